@@ -1,0 +1,1 @@
+"""Sayso's inference side: labels, windows, the predictor, the service and the command line."""

@@ -1,0 +1,1 @@
+"""Sayso's training side: corpus, fine-tuning, evaluation and export."""
