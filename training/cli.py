@@ -1,0 +1,301 @@
+"""``sayso-train``: check data, fine-tune, evaluate, compare, export."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from serving.errors import SaysoError
+
+if TYPE_CHECKING:
+    from training.config import Config
+    from training.corpus import LabelledArticle
+    from training.evaluation import Evaluation, Reader
+    from training.model import Network
+
+SPLITS = ("train", "validation", "test")
+DIRECTORY = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+MODEL_HELP = "Model directory that `fit` wrote; without it, the embedded default."
+CHECKPOINT = Path(__file__).parents[1] / "serving" / "default_checkpoint"
+
+
+@contextmanager
+def _expected_errors(resume_hint: str = "") -> Iterator[None]:
+    try:
+        yield
+    except SaysoError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail(f"interrupted; nothing was overwritten{resume_hint}", 130)
+    except OSError as error:
+        full = "; free some space" if error.errno == errno.ENOSPC else ""
+        _fail(f"{error}{full}; nothing was overwritten{resume_hint}", 2)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(code)
+
+
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    @wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        with _expected_errors():
+            function(*args, **kwargs)
+
+    return wrapped
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="sayso")
+def main() -> None:
+    """Train, evaluate and export Sayso's sentence classifier.
+
+    \b
+    sayso-train check-data mine.csv                  is my data all right?
+    sayso-train fit --config configs/quick.yaml -o models/quick
+    sayso-train evaluate --model models/quick --data test
+    sayso label --model models/quick article.txt     use it
+
+    Exit codes: 0 all went well, 1 the data has errors, 2 something cannot be done, 130 interrupted.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@main.command("check-data")
+@click.argument("files", nargs=-1, required=True, type=FILE)
+@_command
+def check_data(files: tuple[Path, ...]) -> None:
+    """Check labelled FILES (JSONL, CSV or Parquet): every error with its line, then a table of labels.
+
+    A row is a sentence with at least `text` and `label`; `article_id`, `position`, `title`, `voice` and `doubt`
+    are optional. The annotation guide (datasets/annotation-guide.md) says what the labels mean.
+    """
+    from training.corpus import check_file
+
+    checks = [check_file(path) for path in files]
+    errors = [error for check in checks for error in check.errors]
+    for error in errors:
+        click.echo(error, err=True)
+    _print_counts([article for check in checks for article in check.articles])
+    if errors:
+        click.echo(f"{len(errors)} error{'s' if len(errors) > 1 else ''}", err=True)
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--config", "-c", type=FILE, help="A recipe, such as configs/quick.yaml; without it, the defaults.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Overrides the recipe; repeatable.")
+@click.option("--extra-data", multiple=True, type=FILE, help="Labelled file to train on besides; repeatable.")
+@click.option("--output", "-o", type=DIRECTORY, required=True, help="Model directory to write.")
+@click.option("--init", metavar="DIR|default", help="Continue from a model's weights, or from the embedded default's.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of a run that was interrupted.")
+def fit(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    extra_data: tuple[Path, ...],
+    output: Path,
+    init: str | None,
+    resume: bool,
+) -> None:
+    """Fine-tune a model and write its directory, with its evaluation on validation and test.
+
+    \b
+    sayso-train fit -c configs/quick.yaml -o models/quick
+    sayso-train fit -c configs/default.yaml --set epochs=8 --set seed=2 -o models/mine
+    sayso-train fit -c configs/release.yaml --extra-data labelled.jsonl -o models/release
+    sayso-train fit --init default --extra-data mine.csv --set epochs=2 -o models/mine
+
+    The output appears when it is complete; until then checkpoints lie beside it in OUTPUT.checkpoints.
+    """
+    from training.recipe import checkpoint_directory, fit
+
+    checkpoints = checkpoint_directory(output)
+    hint = f"; run the same command with --resume to go on from {checkpoints}" if not resume else ""
+    with _expected_errors(hint):
+        _quiet_libraries()
+        settings = _config(config, overrides, extra_data)
+        manifest = fit(settings, output, resume=resume, start=_start(init, settings), say=click.echo)
+        click.echo(f"{output}: model {manifest.model_version}")
+        click.echo((output / "report.md").read_text(encoding="utf-8"))
+
+
+@main.command()
+@click.option("--model", "-m", type=DIRECTORY, help=MODEL_HELP)
+@click.option("--data", "-d", multiple=True, required=True, metavar="FILE|SPLIT", help="Labelled file, or test, …")
+@click.option("--output", "-o", type=DIRECTORY, help="Where the report goes; by default into the model directory.")
+@click.option("--precision", type=click.Choice(["int8", "fp32"]), default="int8", show_default=True)
+@click.option("--about", default="", help="A sentence in the report on what the data is.")
+@_command
+def evaluate(
+    model: Path | None, data: tuple[str, ...], output: Path | None, precision: str, about: str
+) -> None:
+    """Measure a model on labelled data, in context and sentence by sentence, through the serving code.
+
+    Writes report.json, report.md and plots. Macro-F1 comes with a 95 % bootstrap interval over articles.
+
+    \b
+    sayso-train evaluate --model models/quick --data test
+    sayso-train evaluate --data my-labels.csv --output report
+    """
+    from serving.artifact import DEFAULT_MODEL, read_manifest, seal
+    from serving.predictor import Predictor
+    from training.report import dataset_name, write_report
+
+    directory = model or DEFAULT_MODEL
+    predictor = Predictor.load(directory, precision=precision)
+    sets = {dataset_name(name): _articles(name) for name in data}
+    in_context = {name: _evaluated(predictor, articles, name, alone=False) for name, articles in sets.items()}
+    alone = {name: _evaluated(predictor, articles, name, alone=True) for name, articles in sets.items()}
+    write_report(
+        in_context,
+        output or directory,
+        alone=alone,
+        about=dict.fromkeys(sets, about) if about else None,
+        model=predictor.manifest.model_version,
+    )
+    if output is None:
+        seal(directory, read_manifest(directory))
+    click.echo(((output or directory) / "report.md").read_text(encoding="utf-8"))
+
+
+@main.command()
+@click.option("--model", "-m", type=DIRECTORY, required=True, help="Model directory that `fit` wrote.")
+@click.option("--single", type=DIRECTORY, help="Model trained with context=false; without it, it is trained now.")
+@click.option("--data", "-d", multiple=True, default=("test",), show_default=True, metavar="FILE|SPLIT")
+@_command
+def compare(model: Path, single: Path | None, data: tuple[str, ...]) -> None:
+    """Compare a model with baselines that learn from the same rows, and add the table to its report.
+
+    The rows: the commonest label; TF-IDF with logistic regression; the frozen encoder with logistic regression;
+    the same fine-tuning on single sentences with no context; the model, each sentence alone; the model in context.
+    """
+    from serving.artifact import read_manifest, seal
+    from training.baselines import compare
+    from training.config import load_config
+    from training.data import read_data
+    from training.recipe import CONFIG
+    from training.report import dataset_name, write_comparison
+
+    _quiet_libraries()
+    config = load_config(model / CONFIG)
+    learnt = read_data(config)
+    comparison = compare(
+        _rows(model, single, config),
+        {dataset_name(name): _articles(name) for name in data},
+        train=learnt.train,
+        validation=learnt.validation,
+        say=lambda line: click.echo(line, err=True),
+    )
+    manifest = read_manifest(model)
+    write_comparison(comparison.as_dict(), model, model=manifest.model_version)
+    seal(model, manifest)
+    click.echo(comparison.markdown())
+
+
+@main.command()
+@click.option("--model", "-m", type=DIRECTORY, required=True, help="Model directory that `fit` wrote.")
+@click.option("--part", type=click.Choice(["serving", "checkpoint"]), default="serving", show_default=True)
+@click.option("--output", "-o", type=DIRECTORY, required=True, help="Model directory to write.")
+@_command
+def export(model: Path, part: str, output: Path) -> None:
+    """Write the part of a model that serving needs (int8 ONNX, tokenizer, reports) or that training on needs."""
+    from training.recipe import export_part
+
+    manifest = export_part(model, part, output)
+    click.echo(f"{output}: {', '.join(sorted(manifest.files))}")
+
+
+def _config(path: Path | None, overrides: tuple[str, ...], extra_data: tuple[Path, ...]) -> Config:
+    from training.config import load_config
+
+    extra = {"extra_data": tuple(str(p) for p in extra_data)} if extra_data else {}
+    return load_config(path, overrides, **extra)
+
+
+def _start(init: str | None, config: Config) -> Network | None:
+    from training.model import load_network
+
+    if init is None:
+        return None
+    directory = CHECKPOINT if init == "default" else Path(init)
+    if init == "default" and not directory.is_dir():
+        raise SaysoError("--init default: the default's checkpoint is in the repository, not in the wheel; clone it")
+    return load_network(directory, dropout=config.dropout, encoder_dropout=config.encoder_dropout)
+
+
+def _articles(name: str) -> list[LabelledArticle]:
+    from training.corpus import read_articles
+    from training.splits import read_written
+
+    if name in SPLITS:
+        articles: list[LabelledArticle] = getattr(read_written(), name)
+        return articles
+    return read_articles([Path(name)])
+
+
+def _evaluated(predictor: Reader, articles: list[LabelledArticle], name: str, *, alone: bool) -> Evaluation:
+    from training.data import sentence_count
+    from training.evaluation import evaluate
+
+    label = f"{name}, {'alone' if alone else 'in context'}"
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(length=sentence_count(articles), label=label, file=sys.stderr, hidden=hidden) as bar:
+        return evaluate(predictor, articles, alone=alone, progress=bar.update)
+
+
+def _rows(model: Path, single: Path | None, config: Config) -> Iterator[Any]:
+    from serving.artifact import read_manifest
+    from serving.predictor import Predictor
+    from training.baselines import PredictorRow, cheap_baselines
+    from training.recipe import checkpoint_directory, fit
+
+    yield from cheap_baselines(seed=config.seed, encoder=config.encoder)
+    if single is None:
+        single = model.with_name(model.name + "-single")
+        alone = config.model_copy(update={"context": False, "alone_share": 1.0})
+        fit(alone, single, resume=checkpoint_directory(single).is_dir(), say=lambda line: click.echo(line, err=True))
+    for name, directory, is_alone in (
+        ("fine-tuned on single sentences", single, True),
+        ("Sayso, each sentence alone", model, True),
+        ("Sayso, in context", model, False),
+    ):
+        seconds = read_manifest(directory).training.get("seconds")
+        yield PredictorRow(name, Predictor.load(directory), alone=is_alone, training_seconds=seconds)
+
+
+def _print_counts(articles: list[LabelledArticle]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from training.corpus import count
+
+    counts = count(articles)
+    table = Table("label", "sentences", "share", title=f"{counts.sentences:,} sentences, {counts.articles:,} articles")
+    for kind in (counts.labels, counts.voices):
+        for name, number in kind.items():
+            table.add_row(str(name), f"{number:,}", f"{number / max(1, counts.sentences):.1%}")
+        table.add_section()
+    table.add_row("doubt", f"{counts.doubts:,}", f"{counts.doubts / max(1, counts.sentences):.1%}")
+    Console().print(table)
+
+
+def _quiet_libraries() -> None:
+    """Leave the terminal to Sayso's own lines and bar, and reach for no model hub unasked."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    main()

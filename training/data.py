@@ -1,0 +1,54 @@
+"""The articles that a recipe trains on, chooses by, and is tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from training.config import Config
+from training.corpus import LabelledArticle, read_articles
+from training.splits import read_written, split_off
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a recipe trains on, chooses by, and is tested on."""
+
+    train: list[LabelledArticle]
+    validation: list[LabelledArticle]
+    test: list[LabelledArticle]
+
+
+def sentence_count(articles: Sequence[LabelledArticle]) -> int:
+    """Return the number of sentences."""
+    return sum(len(article.sentences) for article in articles)
+
+
+def read_data(config: Config) -> Data:
+    """Return the data of a recipe: the written splits, and of extra files a part for validation, by article."""
+    written = read_written(Path(config.data))
+    train, validation = list(written.train), list(written.validation)
+    if config.extra_data:
+        extra = read_articles([Path(path) for path in config.extra_data])
+        if config.extra_validation_share:
+            extra, held = split_off(extra, share=config.extra_validation_share, seed=config.seed)
+            validation += held
+        train += extra
+    return Data(_at_most(train, config), validation, written.test)
+
+
+def _at_most(articles: Sequence[LabelledArticle], config: Config) -> list[LabelledArticle]:
+    """Return a random part of the articles with about ``max_sentences`` sentences."""
+    if not config.max_sentences:
+        return list(articles)
+    shuffled = list(articles)
+    Random(config.seed).shuffle(shuffled)
+    kept, sentences = [], 0
+    for article in shuffled:
+        if sentences >= config.max_sentences:
+            break
+        kept.append(article)
+        sentences += len(article.sentences)
+    return kept

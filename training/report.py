@@ -1,0 +1,373 @@
+"""Evaluations -> report.json, report.md and plots, one section for each data set.
+
+report.json is the source: report.md is made from nothing else, so that the two never differ. Evaluating one
+more data set adds its section, evaluating one again replaces it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve
+
+from serving.errors import SaysoError
+from serving.labels import LABELS
+from training.evaluation import Evaluation, gain
+from training.metrics import reliability
+
+JSON = "report.json"
+MARKDOWN = "report.md"
+_VERSION = 1
+_DECIMALS = 6
+_TITLES = [label.value.replace("_", " ") for label in LABELS]
+# Okabe and Ito's palette: colour-blind readers tell them apart; line styles and markers do so in print.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#555555")
+_STYLES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "D")
+
+Section = dict[str, Any]
+
+
+def write_report(
+    evaluations: Mapping[str, Evaluation],
+    directory: Path,
+    *,
+    alone: Mapping[str, Evaluation] | None = None,
+    about: Mapping[str, str] | None = None,
+    model: str = "",
+) -> list[Path]:
+    """Write the evaluations, by data set name, into the report in ``directory``; return the files written.
+
+    ``alone`` are the same data sets with each sentence read alone, shown beside. ``about`` says in a sentence
+    what a data set is. ``model`` names what was measured: a report on another is replaced, never added to.
+    """
+    alone, about = alone or {}, about or {}
+    if unknown := [name for name in [*alone, *about] if name not in evaluations]:
+        known = ", ".join(evaluations)
+        raise SaysoError(
+            f"{', '.join(unknown)}: not evaluated, so there is no section to add to; expected {known}"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    report = _read(directory, model)
+    plots: list[Path] = []
+    for name, evaluation in evaluations.items():
+        section = _section(evaluation, alone.get(name), about.get(name, ""))
+        section["plots"] = _draw(evaluation, name, directory)
+        plots += [directory / plot for plot in section["plots"].values()]
+        report["datasets"][name] = section
+    return [*_write(report, directory), *plots]
+
+
+def write_comparison(comparison: Mapping[str, Any], directory: Path, *, model: str = "") -> list[Path]:
+    """Write the table of ``compare`` (``Comparison.as_dict``) into the report, in place of an earlier one."""
+    directory.mkdir(parents=True, exist_ok=True)
+    report = _read(directory, model)
+    report["comparison"] = _rounded(comparison)
+    return _write(report, directory)
+
+
+def read_report(directory: Path) -> dict[str, Any]:
+    """Return the content of a directory's report.json."""
+    path = directory / JSON
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SaysoError(f"{path}: no such report; `sayso-train evaluate` writes it") from None
+    except (OSError, ValueError) as error:
+        raise SaysoError(f"{path}: damaged ({error}); delete it and evaluate again") from None
+    if not isinstance(report, dict) or report.get("version") != _VERSION or "datasets" not in report:
+        raise SaysoError(f"{path}: not a report that this version reads; delete it and evaluate again")
+    return report
+
+
+def dataset_name(data: str) -> str:
+    """Return the name of a split or a file in the report: never its folder.
+
+    >>> dataset_name("some/where/dev.jsonl")
+    'dev'
+    """
+    return Path(data).stem
+
+
+def _read(directory: Path, model: str) -> dict[str, Any]:
+    empty = {"version": _VERSION, "model": model, "datasets": {}}
+    if not (directory / JSON).exists():
+        return empty
+    report = read_report(directory)
+    return report if report.get("model", "") == model else empty
+
+
+def _write(report: Mapping[str, Any], directory: Path) -> list[Path]:
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    _replace(directory / JSON, text.encode())
+    # From what a reader of report.json gets, not from what was meant to be written.
+    _replace(directory / MARKDOWN, render_markdown(json.loads(text)).encode())
+    return [directory / JSON, directory / MARKDOWN]
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+# --- evaluations -> figures ------------------------------------------------------------------------------
+
+
+def _section(evaluation: Evaluation, alone: Evaluation | None, about: str) -> Section:
+    section: Section = {"about": about} if about else {}
+    section["articles"], section["sentences"] = evaluation.articles, evaluation.sentences
+    section["alone" if evaluation.alone else "in_context"] = _figures(evaluation)
+    if alone is not None:
+        if evaluation.alone or not alone.alone:
+            raise SaysoError("expected an evaluation in context and, beside it, one with alone=True")
+        section["alone"] = _figures(alone)
+        section["context_gain"] = _rounded(asdict(gain(evaluation, alone)))
+    return section
+
+
+def _figures(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what of an evaluation goes into report.json."""
+    labels = {
+        label: asdict(figures) | {"average_precision": evaluation.average_precision[label]}
+        for label, figures in evaluation.labels.items()
+    }
+    figures: dict[str, Any] = {
+        "macro_f1": evaluation.macro_f1,
+        "macro_f1_interval": asdict(evaluation.macro_f1_interval),
+        "voice_macro_f1": evaluation.voice_macro_f1,
+        "doubt_f1": evaluation.doubt_f1,
+        "ece": evaluation.ece,
+        "brier": evaluation.brier,
+        "truncated": evaluation.truncated,
+        "sentences_per_second": round(evaluation.sentences_per_second, 1),
+        "labels": labels,
+        "confusion": evaluation.confusion.tolist(),
+        "groups": {key: {v: asdict(g) for v, g in of.items()} for key, of in evaluation.groups.items()},
+    }
+    rounded: dict[str, Any] = _rounded(figures)
+    return rounded
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, _DECIMALS)
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value
+
+
+# --- report.json -> report.md ----------------------------------------------------------------------------
+
+_READINGS = {"in_context": "in context", "alone": "each sentence alone"}
+_HEADLINES = {"voice macro-F1": "voice_macro_f1", "doubt F1": "doubt_f1", "ECE": "ece", "Brier": "brier"}
+_LEGEND = """\
+Macro-F1 is the mean F1 over the four labels; square brackets hold 95 % bootstrap intervals over articles.
+Voice macro-F1 is over the five voices, doubt F1 of the sentences that cast doubt.
+ECE is the expected calibration error of the top score (15 bins of equal width); Brier is summed over the
+labels, from 0 (best) to 2. AP is average precision, the area under the precision-recall curve."""
+
+
+def render_markdown(report: Mapping[str, Any]) -> str:
+    """Return report.md for the content of report.json."""
+    lines = ["# Evaluation", ""]
+    if report.get("model"):
+        lines += [f"Model: {report['model']}", ""]
+    lines += [_LEGEND, ""]
+    for name, section in report["datasets"].items():
+        lines += _section_lines(name, section)
+    if report.get("comparison"):
+        lines += ["## Comparison", "", *comparison_lines(report["comparison"]), ""]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def comparison_lines(comparison: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a comparison (``Comparison.as_dict``): what was trained on, and the table."""
+    rows = [comparison_row(row, comparison["datasets"]) for row in comparison["rows"]]
+    header = ["", *(f"{name}: macro-F1" for name in comparison["datasets"]), "training"]
+    about = [comparison["about"], ""] if comparison.get("about") else []
+    return [*about, *_table(header, rows)]
+
+
+def comparison_row(row: Mapping[str, Any], datasets: Sequence[str]) -> list[str]:
+    """Return the cells of one row of a comparison as text."""
+    cells = [_with_interval(row["datasets"][name]) for name in datasets]
+    seconds = row.get("training_seconds")
+    return [row["name"], *cells, "" if seconds is None else f"{seconds:,.1f} s"]
+
+
+def _section_lines(name: str, section: Section) -> Iterator[str]:
+    readings = {reading: section[key] for key, reading in _READINGS.items() if key in section}
+    yield from (f"## {name}", "")
+    if section.get("about"):
+        yield from (section["about"], "")
+    yield from (f"{section['articles']:,} articles, {section['sentences']:,} sentences.", "")
+    yield from _headline_lines(section, readings)
+    for reading, figures in readings.items():
+        where = f" ({reading})" if len(readings) > 1 else ""
+        yield from _label_lines(figures, where)
+        yield from _confusion_lines(figures, where)
+        yield from _group_lines(figures, where)
+    yield from (f"![{kind} on {name}]({path})\n" for kind, path in section.get("plots", {}).items())
+
+
+def _headline_lines(section: Section, readings: Mapping[str, Any]) -> list[str]:
+    rows = [["macro-F1", *map(_with_interval, readings.values())]]
+    rows += [[title, *(_figure(f[key]) for f in readings.values())] for title, key in _HEADLINES.items()]
+    rows += [["sentences cut to the window", *(f"{f['truncated']:,}" for f in readings.values())]]
+    rows += [["sentences per second", *(f"{f['sentences_per_second']:,.1f}" for f in readings.values())]]
+    lines = [*_table(["", *readings], rows), ""]
+    if found := section.get("context_gain"):
+        interval = f"[{found['interval']['low']:+.3f}, {found['interval']['high']:+.3f}]"
+        lines += [f"Context changes macro-F1 by {found['macro_f1']:+.3f}, paired interval {interval}.", ""]
+    return lines
+
+
+def _label_lines(figures: Mapping[str, Any], where: str) -> list[str]:
+    columns = ("precision", "recall", "f1", "average_precision")
+    rows = [
+        [f"`{label}`", *(_figure(found[c]) for c in columns), f"{found['support']:,}"]
+        for label, found in figures["labels"].items()
+    ]
+    header = [f"label{where}", "precision", "recall", "F1", "AP", "sentences"]
+    return [*_table(header, rows), ""]
+
+
+def _confusion_lines(figures: Mapping[str, Any], where: str) -> list[str]:
+    counts = zip(LABELS, figures["confusion"], strict=True)
+    rows = [[f"`{label}`", *(f"{n:,}" for n in row)] for label, row in counts]
+    return [*_table([f"right label ↓ predicted →{where}", *(f"`{label}`" for label in LABELS)], rows), ""]
+
+
+def _group_lines(figures: Mapping[str, Any], where: str) -> Iterator[str]:
+    for key, groups in figures["groups"].items():
+        rows = [
+            [
+                _cell(value),
+                *(f"{g[c]:,}" for c in ("articles", "sentences", "labels")),
+                _figure(g["macro_f1"]),
+            ]
+            for value, g in groups.items()
+        ]
+        header = [f"{key}{where}", "articles", "sentences", "labels that occur", "macro-F1 over these"]
+        yield from (*_table(header, rows), "")
+
+
+def _figure(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def _with_interval(figures: Mapping[str, Any]) -> str:
+    interval = figures["macro_f1_interval"]
+    return f"{figures['macro_f1']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rule = ["---", *("---:" for _ in header[1:])]
+    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
+
+
+# --- plots -----------------------------------------------------------------------------------------------
+
+
+def _draw(evaluation: Evaluation, name: str, directory: Path) -> dict[str, str]:
+    """Write the plots of one data set and return their file names by kind."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "data"
+    reading = f"{name}, {_READINGS['alone' if evaluation.alone else 'in_context']}"
+    figures = {
+        "confusion": ("confusion matrix", _confusion_figure(evaluation.confusion, reading)),
+        "reliability": ("reliability diagram", _reliability_figure(evaluation, reading)),
+        "precision-recall": ("precision and recall", _precision_recall_figure(evaluation, reading)),
+    }
+    files = {}
+    for stem, (kind, figure) in figures.items():
+        files[kind] = f"{stem}-{slug}.png"
+        figure.savefig(directory / files[kind], dpi=120)
+    return files
+
+
+def _confusion_figure(counts: NDArray[np.int64], reading: str) -> Figure:
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(6.8, 5.6), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        colour = "white" if share > 0.5 else "black"
+        text = f"{share:.0%}\n{counts[row, column]:,}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=11)
+    ticks = [title.replace(" ", "\n") for title in _TITLES]
+    axes.set_xticks(range(len(LABELS)), ticks)
+    axes.set_yticks(range(len(LABELS)), ticks)
+    axes.set(xlabel="predicted label", ylabel="right label", title=f"Confusion matrix: {reading}")
+    figure.colorbar(image, ax=axes, label="share of the right label's sentences", shrink=0.85)
+    return figure
+
+
+def _reliability_figure(evaluation: Evaluation, reading: str) -> Figure:
+    bins = reliability(evaluation.scores, evaluation.gold_index)
+    width = 1 / len(bins.count)
+    left = np.arange(len(bins.count)) * width
+    figure = Figure(figsize=(6, 6.4), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    filled = bins.count > 0
+    confidence, accuracy = bins.confidence[filled], bins.accuracy[filled]
+    upper.bar(left[filled], accuracy, width, align="edge", color="#56B4E9", edgecolor="white")
+    upper.plot([0, 1], [0, 1], color="#555555", linestyle="--", label="perfectly calibrated")
+    upper.plot(confidence, accuracy, "o-", color="#0072B2", label="bin: mean score, right answers")
+    upper.set(ylim=(0, 1.02), ylabel="share of right answers", title=f"Reliability: {reading}")
+    upper.text(0.03, 0.95, f"ECE {evaluation.ece:.3f}", transform=upper.transAxes, va="top", fontsize=12)
+    upper.legend(loc="lower right")
+    lower.bar(left, bins.count, width, align="edge", color="#56B4E9", edgecolor="white")
+    lower.set(xlim=(0, 1), xlabel="top score", ylabel="sentences")
+    _grid(upper, lower)
+    return figure
+
+
+def _precision_recall_figure(evaluation: Evaluation, reading: str) -> Figure:
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    axes = figure.subplots()
+    for index, label in enumerate(LABELS):
+        found = evaluation.labels[label]
+        if not found.support:
+            continue
+        right, colour = evaluation.gold_index == index, _COLOURS[index]
+        precision, recall, _ = precision_recall_curve(right, evaluation.scores[:, index])
+        text = f"{_TITLES[index]} (AP {evaluation.average_precision[label]:.2f}, n = {found.support:,})"
+        axes.plot(recall, precision, color=colour, linestyle=_STYLES[index], linewidth=1.8, label=text)
+        axes.scatter(
+            found.recall,
+            found.precision,
+            70,
+            color=colour,
+            marker=_MARKERS[index],
+            edgecolor="white",
+            zorder=3,
+        )
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+    axes.set_title(f"Precision and recall: {reading}\n(marks: the answers as given)", fontsize=11)
+    axes.legend(loc="lower left", fontsize=9)
+    _grid(axes)
+    return figure
+
+
+def _grid(*all_axes: Axes) -> None:
+    for axes in all_axes:
+        axes.grid(color="#dddddd", linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
