@@ -18,17 +18,16 @@ from torch.nn.functional import normalize
 
 from serving.errors import SaysoError
 from serving.labels import Label
-from serving.predictor import batches
 from training import metrics
 from training.corpus import LabelledArticle
 from training.evaluation import Reader, article_confusion, read
-from training.model import load_encoder, load_tokenizer
+from training.model import new_network
 from training.report import comparison_lines, comparison_row
 
 Articles = Sequence[LabelledArticle]
 
 _ENCODER_TOKENS = 256  # what the packaged encoder was trained with
-_BATCH_TOKENS = 4096
+_BATCH = 64  # sentences
 
 
 class Baseline(Protocol):
@@ -149,22 +148,23 @@ class FrozenEncoderLogistic(_Logistic):
     ) -> None:
         super().__init__(seed=seed)
         self.progress = progress
-        self.tokenizer = load_tokenizer(encoder)
+        network = new_network(encoder, dropout=0.0, encoder_dropout=0.0)
+        self.encoder, self.pad_id = network.classifier.encoder.eval(), network.pad_id
+        self.tokenizer = network.tokenizer
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(_ENCODER_TOKENS)
-        self.encoder, config = load_encoder(encoder)
-        self.encoder.eval()
-        self.pad_id = config.pad_token_id or 0
 
     def features(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the embeddings of unit length, shape (n, hidden size)."""
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
-        embedded: dict[int, NDArray[np.float32]] = {}
-        for batch in batches([len(i) for i in ids], _BATCH_TOKENS):
-            embedded |= dict(zip(batch, self._embed([ids[i] for i in batch]), strict=True))
+        longest_first = np.argsort([-len(tokens) for tokens in ids], kind="stable")
+        embedded = []
+        for start in range(0, len(ids), _BATCH):
+            batch = longest_first[start : start + _BATCH]
+            embedded.append(self._embed([ids[i] for i in batch]))
             if self.progress is not None:
                 self.progress(len(batch))
-        return np.stack([embedded[i] for i in range(len(ids))])
+        return np.asarray(np.concatenate(embedded)[np.argsort(longest_first)])
 
     @torch.no_grad()
     def _embed(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:

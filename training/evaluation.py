@@ -20,7 +20,7 @@ from training.corpus import LabelledArticle, Sentence
 GROUP_KEYS = ("register", "beat", "source", "role")
 """What of an article's ``meta`` macro-F1 is given for apart."""
 MIN_GROUP_SENTENCES = 100
-# Sentences handed to the predictor at once: enough for full batches, few enough for a progress bar to move.
+# Sentences handed to the predictor at once, so that a progress bar moves.
 _PORTION = 1024
 
 Progress = Callable[[int], None]

@@ -54,8 +54,7 @@ class FineTuned:
     windows: Windows
     validation: ValidationLogits
     history: list[dict[str, float]]
-    training_seconds: float
-    sentences_per_second: float  # articles' sentences; 0 where training was resumed
+    speed: dict[str, float]  # seconds and sentences a second; empty where training was resumed
 
 
 def finetune(
@@ -94,9 +93,14 @@ def finetune(
         windows=windows,
         validation=_validation_logits(trainer.predict(reading)),  # type: ignore[arg-type]
         history=[entry for entry in trainer.state.log_history if "eval_macro_f1" in entry],
-        training_seconds=seconds,
-        sentences_per_second=0.0 if resume else sentence_count(data.train) * (trainer.state.epoch or 0) / seconds,
+        speed={} if resume else _speed(data, trainer.state.epoch or 0, seconds),
     )
+
+
+def _speed(data: Data, epochs: float, seconds: float) -> dict[str, float]:
+    """Return the seconds, evaluations included, and the corpus' sentences trained on in one of them."""
+    rate = sentence_count(data.train) * epochs / seconds
+    return {"seconds": round(seconds, 1), "sentences_per_second": round(rate, 1)}
 
 
 def uses_bf16(setting: str) -> bool:

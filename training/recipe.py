@@ -127,8 +127,7 @@ def _manifest(config: Config, data: Data, tuned: FineTuned, temperatures: Temper
             "files": [f"{config.data}/train.jsonl", *(Path(path).name for path in config.extra_data)],
         },
         training={
-            "seconds": round(tuned.training_seconds, 1),
-            "sentences_per_second": round(tuned.sentences_per_second, 1),
+            **tuned.speed,
             "best_validation_macro_f1": max(entry["eval_macro_f1"] for entry in tuned.history),
             "history": [{"epoch": e["epoch"], "macro_f1": round(e["eval_macro_f1"], 5)} for e in tuned.history],
         },

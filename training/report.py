@@ -29,7 +29,9 @@ JSON = "report.json"
 MARKDOWN = "report.md"
 _VERSION = 1
 _DECIMALS = 6
-_TITLES = [label.value.replace("_", " ") for label in LABELS]
+_TITLES = [label.value.replace("third_party", "third-party").replace("_", " ") for label in LABELS]
+# A bin of the reliability diagram with fewer sentences says little; it is drawn hollow and off the line.
+_FEW = 10
 # Okabe and Ito's palette: colour-blind readers tell them apart; line styles and markers do so in print.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#555555")
 _STYLES = ("-", "--", "-.", ":")
@@ -298,13 +300,13 @@ def _draw(evaluation: Evaluation, name: str, directory: Path) -> dict[str, str]:
     files = {}
     for stem, (kind, figure) in figures.items():
         files[kind] = f"{stem}-{slug}.png"
-        figure.savefig(directory / files[kind], dpi=120)
+        figure.savefig(directory / files[kind], dpi=120, bbox_inches="tight", pad_inches=0.1)
     return files
 
 
 def _confusion_figure(counts: NDArray[np.int64], reading: str) -> Figure:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = Figure(figsize=(6.8, 5.6), layout="constrained")
+    figure = Figure(figsize=(6.8, 5.6), layout="compressed")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(shares):
@@ -325,14 +327,17 @@ def _reliability_figure(evaluation: Evaluation, reading: str) -> Figure:
     left = np.arange(len(bins.count)) * width
     figure = Figure(figsize=(6, 6.4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    filled = bins.count > 0
-    confidence, accuracy = bins.confidence[filled], bins.accuracy[filled]
-    upper.bar(left[filled], accuracy, width, align="edge", color="#56B4E9", edgecolor="white")
+    many, few = bins.count >= _FEW, (bins.count > 0) & (bins.count < _FEW)
+    upper.bar(left[many], bins.accuracy[many], width, align="edge", color="#56B4E9", edgecolor="white")
+    hollow = {"fill": False, "edgecolor": "#56B4E9", "linestyle": ":"}
+    upper.bar(
+        left[few], bins.accuracy[few], width, align="edge", label=f"fewer than {_FEW} sentences", **hollow
+    )
     upper.plot([0, 1], [0, 1], color="#555555", linestyle="--", label="perfectly calibrated")
-    upper.plot(confidence, accuracy, "o-", color="#0072B2", label="bin: mean score, right answers")
+    upper.plot(bins.confidence[many], bins.accuracy[many], "o-", color="#0072B2", label="share in each bin")
     upper.set(ylim=(0, 1.02), ylabel="share of right answers", title=f"Reliability: {reading}")
     upper.text(0.03, 0.95, f"ECE {evaluation.ece:.3f}", transform=upper.transAxes, va="top", fontsize=12)
-    upper.legend(loc="lower right")
+    upper.legend(loc="lower right", framealpha=1)
     lower.bar(left, bins.count, width, align="edge", color="#56B4E9", edgecolor="white")
     lower.set(xlim=(0, 1), xlabel="top score", ylabel="sentences")
     _grid(upper, lower)

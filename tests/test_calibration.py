@@ -1,0 +1,81 @@
+"""Temperatures bring miscalibrated scores back, and never make them worse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from serving.errors import SaysoError
+from serving.labels import LABELS, VOICES, label_of, label_scores
+from training.calibration import Temperatures, calibrated_scores, fit_temperatures
+from training.metrics import expected_calibration_error
+
+Logits = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]
+
+
+def honest_logits(n: int, seed: int) -> Logits:
+    """Logits whose label scores are the very probabilities that the labels are drawn from."""
+    rng = np.random.default_rng(seed)
+    voice, doubt = rng.normal(0, 2, (n, 5)), rng.normal(0, 1.5, (n, 2))
+    scores = label_scores(softmax(voice, axis=1), softmax(doubt, axis=1)[:, 1])
+    labels = (scores.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1).clip(max=3)
+    return voice, doubt, labels
+
+
+def nll(logits: Logits, temperatures: Temperatures) -> float:
+    voice, doubt, gold = logits
+    return float(-np.log(calibrated_scores(voice, doubt, temperatures)[np.arange(len(gold)), gold]).mean())
+
+
+@pytest.mark.parametrize(("voice_factor", "doubt_factor"), [(1, 1), (3, 2), (0.5, 3), (2.5, 0.4)])
+def test_temperatures_undo_a_known_miscalibration(voice_factor: float, doubt_factor: float) -> None:
+    voice, doubt, gold = honest_logits(20_000, seed=1)
+    found = fit_temperatures(voice * voice_factor, doubt * doubt_factor, gold)
+    assert found.voice == pytest.approx(voice_factor, rel=0.1)
+    assert found.doubt == pytest.approx(doubt_factor, rel=0.15)
+
+
+def test_calibration_lowers_the_error_of_overconfident_scores() -> None:
+    voice, doubt, gold = honest_logits(5_000, seed=2)
+    over = (voice * 3, doubt * 3, gold)
+    before = expected_calibration_error(calibrated_scores(*over[:2], Temperatures()), gold)
+    after = expected_calibration_error(calibrated_scores(*over[:2], fit_temperatures(*over)), gold)
+    assert before > 0.1
+    assert after < 0.03
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 40), st.floats(0.01, 50))
+def test_calibration_is_never_worse_than_none(seed: int, n: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    logits = (rng.normal(0, scale, (n, 5)), rng.normal(0, scale, (n, 2)), rng.integers(0, 4, n))
+    found = fit_temperatures(*logits)
+    assert 0.1 <= found.voice <= 10.001
+    assert 0.1 <= found.doubt <= 10.001
+    with np.errstate(divide="ignore"):
+        assert nll(logits, found) <= nll(logits, Temperatures()) + 1e-12
+
+
+def test_calibration_gives_the_same_answer_twice() -> None:
+    logits = honest_logits(500, seed=3)
+    assert fit_temperatures(*logits) == fit_temperatures(*logits)
+
+
+def test_a_cold_voice_is_sure_of_its_likeliest_and_a_hot_one_of_none() -> None:
+    voice, doubt, _ = honest_logits(200, seed=4)
+    sure = np.tile([50.0, 0.0], (len(doubt), 1))
+    cold, hot = (calibrated_scores(voice, sure, Temperatures(voice=t)) for t in (0.001, 10))
+    assert hot.sum(axis=1) == pytest.approx(1)
+    likeliest = voice.argmax(axis=1)
+    assert [LABELS[i] for i in cold.argmax(axis=1)] == [label_of(VOICES[v], doubt=False) for v in likeliest]
+    assert cold.max(axis=1).mean() > 0.99
+    assert hot.max(axis=1).mean() < 0.6
+
+
+def test_no_validation_sentence_is_an_error_that_says_so() -> None:
+    with pytest.raises(SaysoError, match="no labelled sentence to fit temperatures on"):
+        fit_temperatures(np.empty((0, 5)), np.empty((0, 2)), np.empty(0))
