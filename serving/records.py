@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # The largest limit that every platform takes; the default of 128 KiB is less than a long article.
 _CSV_FIELD_CHARS = 2**31 - 1
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,20 @@ class Record:
     problem: str = ""
 
 
+class HeaderError(SaysoError):
+    """A CSV header that cannot be used; ``line`` is where it begins."""
+
+    def __init__(self, line: int, problem: str) -> None:
+        self.line = line
+        super().__init__(f"the header cannot be read: {problem}")
+
+
 def read_records(path: Path, file_format: str) -> Iterator[Record]:
     """Return the rows of a file in the format ``jsonl``, ``csv`` or ``parquet``, one at a time.
 
-    Raises SaysoError where no row can be read at all: a bad CSV header, no Parquet file, no pyarrow to read
-    it. The message does not name the file: the caller knows what the user calls it.
+    Raises SaysoError where no row can be read at all: a bad CSV header (HeaderError), no Parquet file, no
+    pyarrow to read it. The message does not name the file: the caller knows what the user calls it. Raises
+    OSError where the file cannot be opened.
     """
     return _READERS[file_format](path)
 
@@ -45,9 +55,10 @@ def read_records(path: Path, file_format: str) -> Iterator[Record]:
 def read_jsonl(path: Path) -> Iterator[Record]:
     """Yield the objects of a file with one JSON object a line; blank lines are passed over."""
     with path.open("rb") as file:
-        for line, raw in enumerate(_without_bom(file), start=1):
-            if raw.strip():
-                yield _json_record(line, raw)
+        for line, raw in enumerate(file, start=1):
+            # Any line may begin with a byte order mark: files that were joined keep theirs.
+            if (row := raw.removeprefix(_BYTE_ORDER_MARK)).strip():
+                yield _json_record(line, row)
 
 
 def read_csv(path: Path) -> Iterator[Record]:
@@ -55,10 +66,10 @@ def read_csv(path: Path) -> Iterator[Record]:
     csv.field_size_limit(_CSV_FIELD_CHARS)
     undecodable: dict[int, str] = {}
     with path.open("rb") as file:
-        rows = _csv_rows(csv.reader(_decoded(_without_bom(file), undecodable), strict=True), undecodable)
+        rows = _csv_rows(csv.reader(_decoded(file, undecodable), strict=True), undecodable)
         header = next(rows, None)
         if header and (problem := header.problem or _header_problem(header.cells)):
-            raise SaysoError(f"the header cannot be read: {problem}")
+            raise HeaderError(header.line, problem)
         for row in rows:
             yield _csv_record(header.cells if header else [], row)
 
@@ -68,14 +79,14 @@ def read_parquet(path: Path) -> Iterator[Record]:
     pyarrow = require_pyarrow("reading a Parquet file")
     from pyarrow import parquet
 
-    try:
-        with path.open("rb") as file:
-            line = 1
+    with path.open("rb") as file:
+        line = 1
+        try:
             for batch in parquet.ParquetFile(file).iter_batches(batch_size=1024):
                 yield from _batch_records(batch, line)
                 line += batch.num_rows
-    except (pyarrow.ArrowException, OSError) as error:
-        _no_parquet(error)
+        except (pyarrow.ArrowException, OSError) as error:
+            _no_parquet(error)
 
 
 def parquet_schema(path: Path) -> dict[str, pa.DataType]:
@@ -112,11 +123,6 @@ _READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
 }
 
 
-def _without_bom(lines: Iterable[bytes]) -> Iterator[bytes]:
-    for number, raw in enumerate(lines):
-        yield raw.removeprefix(b"\xef\xbb\xbf") if number == 0 else raw
-
-
 # --- JSONL -----------------------------------------------------------------------------------------------
 
 
@@ -134,9 +140,9 @@ def _json_record(line: int, raw: bytes) -> Record:
     if not isinstance(values, dict):
         return Record(line, problem=f'expected a JSON object such as {{"text": "…"}}, found {show(values)}')
     if b"\\u" in raw and not _encodes(values):
-        return Record(
-            line, problem="holds half a surrogate pair (\\ud800 to \\udfff); write the whole character"
-        )
+        column = next(name for name in values if not _encodes({name: values[name]}))
+        found = f"{show(column)} holds half a surrogate pair (\\ud800 to \\udfff)"
+        return Record(line, problem=f"{found}; write the whole character")
     return Record(line, values)
 
 
@@ -171,11 +177,12 @@ class _Cells:
 def _decoded(lines: Iterable[bytes], undecodable: dict[int, str]) -> Iterator[str]:
     """Yield the lines as text; one that is not UTF-8 is noted, so that the rows after it are still read."""
     for line, raw in enumerate(lines, start=1):
+        encoding = "utf-8-sig" if line == 1 else "utf-8"
         try:
-            yield raw.decode("utf-8")
+            yield raw.decode(encoding)
         except UnicodeDecodeError as error:
             undecodable[line] = not_utf8(error)
-            yield raw.decode("utf-8", errors="replace")
+            yield raw.decode(encoding, errors="replace")
 
 
 def _csv_rows(reader: Any, undecodable: Mapping[int, str]) -> Iterator[_Cells]:
@@ -196,7 +203,7 @@ def _csv_rows(reader: Any, undecodable: Mapping[int, str]) -> Iterator[_Cells]:
 def _header_problem(header: Sequence[str]) -> str:
     twice = [name for name, times in Counter(header).items() if times > 1]
     if twice:
-        return f"column {show(twice[0])} appears twice; rename one"
+        return f"column {show(twice[0])} appears twice; rename or remove one"
     mark = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
     return f"it is separated by {show(mark)}, expected commas; save the file with commas" if mark else ""
 

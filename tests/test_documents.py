@@ -232,7 +232,7 @@ def test_rows_that_look_like_articles_are_noticed(tmp_path: Path, text: str, is_
         ('"text"', r"expected a JSON object such as .*, found 'text'"),
         ('{"text": "It.", "x": NaN}', r"malformed JSON \(NaN is not JSON\)"),
         ("[" * 100_000, r"malformed JSON"),
-        ('{"text": "Half \\ud83d."}', r"holds half a surrogate pair"),
+        ('{"text": "Half \\ud83d."}', r"'text' holds half a surrogate pair"),
         ({"title": "Cranes"}, r"'text' is missing or empty"),
         ({"text": None}, r"'text' is missing or empty"),
         ({"text": " \t\u3000"}, r"'text' is blank; give the sentence, or remove the row"),

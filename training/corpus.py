@@ -7,7 +7,6 @@ is the same throughout an article becomes its ``meta``.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
@@ -21,16 +20,15 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from serving.errors import SaysoError
 from serving.labels import LABELS, VOICES, Label, Voice, label_of
+from serving.records import HeaderError, Record, read_records, show
 
 COLUMNS = ("article_id", "position", "paragraph", "title", "text", "voice", "doubt", "label")
 MAX_TEXT_CHARS = 20_000
 """A longer text is no sentence: most often a whole article in one row."""
 
+_FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 _WHOLE = re.compile(r"(\d{1,18})(?:\.0+)?")
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -109,13 +107,13 @@ def read_articles(paths: Sequence[Path]) -> list[LabelledArticle]:
 def check_file(path: Path) -> CheckResult:
     """Return every error of a JSONL, CSV or Parquet file and the articles of its valid rows; never raises."""
     try:
-        rows = list(_reader(path)(path))
+        rows = list(read_records(path, _format_of(path)))
+    except HeaderError as error:
+        return CheckResult([f"{path}:{error.line}: {error}"], [])
     except SaysoError as error:
         return CheckResult([f"{path}: {error}"], [])
     except OSError as error:
         return CheckResult([f"{path}: cannot be read ({error.strerror or error}); check the path"], [])
-    except pa.ArrowException as error:
-        return CheckResult([f"{path}: not a readable Parquet file ({error}); write it again"], [])
     problems = [_Problem(row.line, row.problem) for row in rows if row.problem]
     readable = [row for row in rows if not row.problem]
     articles: list[LabelledArticle] = []
@@ -167,125 +165,14 @@ class _Problem:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A row as the file has it, or why it cannot be read; ``line`` is from 1, in Parquet the row's number."""
-
-    line: int
-    values: dict[str, Any] = field(default_factory=dict)
-    problem: str = ""
+def _format_of(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in _FORMATS:
+        raise SaysoError(f"unknown file type {path.suffix!r}; expected one of {', '.join(_FORMATS)}")
+    return _FORMATS[suffix]
 
 
-def _reader(path: Path) -> Callable[[Path], Iterator[_Row]]:
-    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise SaysoError(f"unknown file type {path.suffix!r}; expected one of {', '.join(readers)}")
-    return reader
-
-
-def _read_jsonl(path: Path) -> Iterator[_Row]:
-    with path.open("rb") as file:
-        for line, raw in enumerate(file, start=1):
-            if raw.strip():
-                yield _json_row(line, raw)
-
-
-def _json_row(line: int, raw: bytes) -> _Row:
-    try:
-        values = json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        return _Row(line, problem=_not_utf8(error))
-    except json.JSONDecodeError as error:
-        message = f"malformed JSON ({error.msg} at column {error.colno}); expected one object a line"
-        return _Row(line, problem=message)
-    except (RecursionError, ValueError) as error:
-        return _Row(line, problem=f"malformed JSON ({error}); expected one flat object a line")
-    if not isinstance(values, dict):
-        message = f'expected a JSON object such as {{"text": …, "label": …}}, found {_show(values)}'
-        return _Row(line, problem=message)
-    return _Row(line, values)
-
-
-def _read_csv(path: Path) -> Iterator[_Row]:
-    with path.open("rb") as file:
-        rows = _csv_rows(file)
-        start, header = next(rows, (1, list[str]()))
-        if problem := header if isinstance(header, str) else _repeated_column(header):
-            yield _Row(start, problem=problem)
-            return
-        for line, cells in rows:
-            yield _Row(line, problem=cells) if isinstance(cells, str) else _csv_row(line, header, cells)
-
-
-def _csv_rows(file: Iterable[bytes]) -> Iterator[tuple[int, list[str] | str]]:
-    """Yield (line on which the row starts, its cells or what is wrong with it), blank lines left out."""
-    undecodable: dict[int, str] = {}
-    reader = csv.reader(_decoded_lines(file, undecodable), strict=True)
-    cells: list[str] | str | None = []
-    while cells is not None:
-        start = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            cells = (
-                f"malformed CSV ({error}); quote a text that holds commas or quotes, and double its quotes"
-            )
-        wrong = (undecodable[line] for line in range(start, reader.line_num + 1) if line in undecodable)
-        if cells:
-            yield start, next(wrong, cells)
-
-
-def _decoded_lines(file: Iterable[bytes], undecodable: dict[int, str]) -> Iterator[str]:
-    """Yield lines as text; one that is not UTF-8 is noted, so that the rows after it are still read."""
-    for line, raw in enumerate(file, start=1):
-        try:
-            yield raw.decode("utf-8-sig" if line == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            undecodable[line] = _not_utf8(error)
-            yield raw.decode("utf-8", errors="replace")
-
-
-def _repeated_column(header: Sequence[str]) -> str:
-    twice = [name for name, times in Counter(header).items() if times > 1 and name]
-    return f"column {twice[0]!r} appears twice in the header; rename one" if twice else ""
-
-
-def _csv_row(line: int, header: Sequence[str], cells: Sequence[str]) -> _Row:
-    if len(cells) != len(header):
-        message = f"{len(cells)} cells, but the header has {len(header)}; quote texts that hold commas"
-        return _Row(line, problem=message)
-    return _Row(line, dict(zip(header, cells, strict=True)))
-
-
-def _read_parquet(path: Path) -> Iterator[_Row]:
-    with path.open("rb") as file:
-        line = 1
-        for batch in pq.ParquetFile(file).iter_batches():
-            yield from _batch_rows(batch, line)
-            line += batch.num_rows
-
-
-def _batch_rows(batch: pa.RecordBatch, line: int) -> Iterator[_Row]:
-    try:
-        rows = batch.to_pylist()
-    except UnicodeDecodeError as error:
-        if batch.num_rows == 1:
-            yield _Row(line, problem=_not_utf8(error))
-            return
-        for number in range(batch.num_rows):
-            yield from _batch_rows(batch.slice(number, 1), line + number)
-    else:
-        yield from (_Row(line + number, values) for number, values in enumerate(rows))
-
-
-def _not_utf8(error: UnicodeDecodeError) -> str:
-    return (
-        f"not UTF-8 (byte 0x{error.object[error.start]:02x} at offset {error.start}); save the file as UTF-8"
-    )
-
-
-def _missing_columns(rows: Sequence[_Row], *, any_rows: bool) -> list[_Problem]:
+def _missing_columns(rows: Sequence[Record], *, any_rows: bool) -> list[_Problem]:
     """Return what to say once when a column is nowhere, rather than once for every row."""
     if not rows:
         return [] if any_rows else [_Problem(1, "no rows; expected one sentence a row, with text and label")]
@@ -300,7 +187,7 @@ def _missing_columns(rows: Sequence[_Row], *, any_rows: bool) -> list[_Problem]:
 # --- rows -> sentences -----------------------------------------------------------------------------------
 
 
-class _Invalid(ValueError):
+class _CellError(ValueError):
     """A cell that breaks a rule."""
 
 
@@ -316,49 +203,42 @@ class _Parsed:
     meta: dict[str, str]
 
 
-def _show(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else f"{shown[:79]}…"
-
-
 def _is_null(value: object) -> bool:
     """Say whether a cell is empty: CSV has "" for it, Parquet from pandas often NaN."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
-def _unicode(name: str, value: object) -> str:
+def _string(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise _Invalid(f"{name} is {_show(value)}; expected a string")
-    if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-        raise _Invalid(f"{name} holds half a surrogate pair; write the whole character")
+        raise _CellError(f"{name} is {show(value)}; expected a string")
     return value
 
 
 def _text(value: object) -> str:
     if _is_null(value):
-        raise _Invalid("text is missing; give the sentence, or remove the row")
-    text = _unicode("text", value)
+        raise _CellError("text is missing; give the sentence, or remove the row")
+    text = _string("text", value)
     if not text.strip():
-        raise _Invalid("text is blank; give the sentence, or remove the row")
+        raise _CellError("text is blank; give the sentence, or remove the row")
     if len(text) > MAX_TEXT_CHARS:
-        raise _Invalid(
+        raise _CellError(
             f"text has {len(text):,} characters, at most {MAX_TEXT_CHARS:,}; put one sentence in a row"
         )
     return text
 
 
 def _title(value: object) -> str | None:
-    return None if _is_null(value) else _unicode("title", value)
+    return None if _is_null(value) else _string("title", value)
 
 
 def _article_id(value: object) -> str | None:
     if _is_null(value):
         return None
     if isinstance(value, str):
-        return _unicode("article_id", value)
+        return value
     number = _integer(value)
     if number is None:
-        raise _Invalid(f"article_id is {_show(value)}; expected a string or a whole number")
+        raise _CellError(f"article_id is {show(value)}; expected a string or a whole number")
     return str(number)
 
 
@@ -367,7 +247,7 @@ def _position(value: object) -> int | None:
         return None
     number = _integer(value)
     if number is None or number < 1:
-        raise _Invalid(f"position is {_show(value)}; expected a whole number from 1")
+        raise _CellError(f"position is {show(value)}; expected a whole number from 1")
     return number
 
 
@@ -386,7 +266,7 @@ def _doubt(value: object) -> bool | None:
     number = _integer(value)
     doubt = _BOOLEANS.get(str(value if number is None else number).lower())
     if doubt is None:
-        raise _Invalid(f"doubt is {_show(value)}; expected true or false")
+        raise _CellError(f"doubt is {show(value)}; expected true or false")
     return doubt
 
 
@@ -401,8 +281,8 @@ def _member(name: str, kind: type[StrEnum]) -> Callable[[object], StrEnum | None
         except ValueError:
             near = get_close_matches(str(value)[:80], list(kind), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise _Invalid(
-                f"unknown {name} {_show(value)}; expected one of {', '.join(kind)}{hint}"
+            raise _CellError(
+                f"unknown {name} {show(value)}; expected one of {', '.join(kind)}{hint}"
             ) from None
 
     return parse
@@ -419,7 +299,7 @@ _RULES: dict[str, Callable[[object], Any]] = {
 }
 
 
-def _parse_all(rows: Iterable[_Row], problems: list[_Problem]) -> Iterator[_Parsed]:
+def _parse_all(rows: Iterable[Record], problems: list[_Problem]) -> Iterator[_Parsed]:
     """Yield the valid rows; what is wrong with the others is added to ``problems``."""
     for row in rows:
         cells: dict[str, Any] = {}
@@ -427,7 +307,7 @@ def _parse_all(rows: Iterable[_Row], problems: list[_Problem]) -> Iterator[_Pars
         for name, rule in _RULES.items():
             try:
                 cells[name] = rule(row.values.get(name))
-            except _Invalid as error:
+            except _CellError as error:
                 wrong.append(str(error))
         if not wrong and (contradiction := _contradiction(cells["voice"], cells["doubt"], cells["label"])):
             wrong.append(contradiction)
@@ -457,7 +337,7 @@ def _contradiction(voice: Voice | None, doubt: bool | None, label: Label | None)
     return ""
 
 
-def _parsed(row: _Row, cells: Mapping[str, Any]) -> _Parsed:
+def _parsed(row: Record, cells: Mapping[str, Any]) -> _Parsed:
     voice, doubt = cells["voice"], cells["doubt"]
     label = cells["label"] or label_of(voice, doubt)
     meta = {k: str(v) for k, v in row.values.items() if k and k not in COLUMNS and not _is_null(v)}
@@ -493,7 +373,7 @@ def _consistent(group: Sequence[_Parsed], titled: _Parsed, problems: list[_Probl
     lines: dict[int | None, int] = {}
     for row in group:
         wrong = [w for w in (_wrong_title(row, titled), _wrong_position(row, group[0], lines)) if w]
-        problems += [_Problem(row.line, f"article {_show(row.article_id)}: {message}") for message in wrong]
+        problems += [_Problem(row.line, f"article {show(row.article_id)}: {message}") for message in wrong]
         if not wrong:
             lines[row.position] = row.line
             yield row
@@ -502,8 +382,8 @@ def _consistent(group: Sequence[_Parsed], titled: _Parsed, problems: list[_Probl
 def _wrong_title(row: _Parsed, titled: _Parsed) -> str:
     if row.title in (None, titled.title):
         return ""
-    where = f"{_show(titled.title)} in line {titled.line}"
-    return f"title {_show(row.title)} differs from {where}; give all its sentences the same title"
+    where = f"{show(titled.title)} in line {titled.line}"
+    return f"title {show(row.title)} differs from {where}; give all its sentences the same title"
 
 
 def _wrong_position(row: _Parsed, first: _Parsed, lines: Mapping[int | None, int]) -> str:
