@@ -89,13 +89,19 @@ def read_manifest(directory: Path) -> Manifest:
         }
         manifest = Manifest(**values)
     except FileNotFoundError:
-        raise ArtifactError(f"{directory}: not a model directory, it has no {MANIFEST}; give what `fit` wrote") from None
+        raise ArtifactError(
+            f"{directory}: not a model directory, it has no {MANIFEST}; give what `fit` wrote"
+        ) from None
     except ArtifactError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{path}: damaged ({type(error).__name__}: {error}); restore the directory") from None
+        raise ArtifactError(
+            f"{path}: damaged ({type(error).__name__}: {error}); restore the directory"
+        ) from None
     if manifest.labels != tuple(LABELS) or manifest.voices != tuple(VOICES):
-        raise ArtifactError(f"{path}: other labels or voices than this Sayso's, or in another order; train anew")
+        raise ArtifactError(
+            f"{path}: other labels or voices than this Sayso's, or in another order; train anew"
+        )
     return manifest
 
 
@@ -103,13 +109,17 @@ def read_verified(directory: Path, name: str, manifest: Manifest) -> bytes:
     """Return the content of a file of the model after its checksum was found right."""
     path = directory / name
     if name not in manifest.files:
-        raise ArtifactError(f"{directory}: this model has no {name}; it has {', '.join(sorted(manifest.files))}")
+        raise ArtifactError(
+            f"{directory}: this model has no {name}; it has {', '.join(sorted(manifest.files))}"
+        )
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}); restore the directory") from None
     if hashlib.sha256(content).hexdigest() != manifest.files[name]:
-        raise ArtifactError(f"{path}: differs from its checksum in {MANIFEST}; restore the file or the directory")
+        raise ArtifactError(
+            f"{path}: differs from its checksum in {MANIFEST}; restore the file or the directory"
+        )
     return content
 
 

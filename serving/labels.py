@@ -48,7 +48,10 @@ def label_of(voice: Voice, doubt: bool) -> Label:
 
 
 # The same rule as two (5, 4) matrices: row = voice, column = label.
-_RULE = {doubt: np.array([[label_of(v, doubt) is x for x in LABELS] for v in VOICES], float) for doubt in (False, True)}
+_RULE = {
+    doubt: np.array([[label_of(v, doubt) is x for x in LABELS] for v in VOICES], float)
+    for doubt in (False, True)
+}
 
 
 def label_scores(voice_scores: NDArray[Any], doubt_scores: NDArray[Any]) -> NDArray[np.float64]:

@@ -24,6 +24,7 @@ from serving.windows import Article, Window, Windows, collate
 
 __all__ = ["Article", "Prediction", "Predictor", "WindowScores"]
 
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The answer for one sentence. All scores are calibrated probabilities; ``label`` has the highest score."""
@@ -64,7 +65,9 @@ class Predictor:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sayso-inference")
 
     @classmethod
-    def load(cls, directory: Path | None = None, *, precision: str = "int8", threads: int | None = None) -> Predictor:
+    def load(
+        cls, directory: Path | None = None, *, precision: str = "int8", threads: int | None = None
+    ) -> Predictor:
         """Return the predictor of a model directory (default: the embedded model), its files verified.
 
         ``precision`` is ``int8`` or ``fp32``; ``threads`` is the number of passes side by side, by default one a core.
@@ -112,7 +115,9 @@ class Predictor:
             labels = label_scores(result.voice, result.doubt)
             for index in window.read:
                 i = index - window.first
-                predictions.append(_prediction(labels[i], result.voice[i], float(result.doubt[i]), window.truncated[i]))
+                predictions.append(
+                    _prediction(labels[i], result.voice[i], float(result.doubt[i]), window.truncated[i])
+                )
         return predictions
 
 

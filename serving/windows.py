@@ -29,7 +29,11 @@ class Limits:
     title_tokens: int = 32
 
     def __post_init__(self) -> None:
-        if not 16 <= self.max_tokens or not 0 <= self.title_tokens <= self.max_tokens // 2 or self.overlap < 0:
+        if (
+            not 16 <= self.max_tokens
+            or not 0 <= self.title_tokens <= self.max_tokens // 2
+            or self.overlap < 0
+        ):
             raise ValueError(f"limits that leave no room for a sentence: {self}")
 
 
@@ -102,7 +106,9 @@ class Windows:
         clean = [t[:max_chars].encode("utf-8", "replace").decode("utf-8") for t in texts]
         encodings = self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)
         title, *sentences = [encoding.ids for encoding in encodings]
-        truncated = [len(s) > longest or len(t) > max_chars for s, t in zip(sentences, article.sentences, strict=True)]
+        truncated = [
+            len(s) > longest or len(t) > max_chars for s, t in zip(sentences, article.sentences, strict=True)
+        ]
         return EncodedArticle(title[: self.limits.title_tokens], [s[:longest] for s in sentences], truncated)
 
     def cut(self, article: EncodedArticle) -> list[Window]:
@@ -187,4 +193,6 @@ def _special(tokenizer: Tokenizer, *names: str) -> int:
     for name in names:
         if (token_id := tokenizer.token_to_id(name)) is not None:
             return int(token_id)
-    raise ValueError(f"the tokenizer has none of {', '.join(names)}; Sayso needs a BERT- or RoBERTa-like vocabulary")
+    raise ValueError(
+        f"the tokenizer has none of {', '.join(names)}; Sayso needs a BERT- or RoBERTa-like vocabulary"
+    )

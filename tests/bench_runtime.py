@@ -52,7 +52,9 @@ def main(model: Path, data: str, rounds: int, threads: int) -> None:
         torch.set_num_threads(threads)
     labelled = _articles(data)
     articles = [Article([s.text for s in a.sentences], a.title) for a in labelled]
-    predictors = {name: Predictor.load(model, precision=name, threads=threads or None) for name in ("fp32", "int8")}
+    predictors = {
+        name: Predictor.load(model, precision=name, threads=threads or None) for name in ("fp32", "int8")
+    }
     windows = [window for article in articles for window in predictors["int8"].prepare(article)]
     runners: dict[str, Callable[[], object]] = {"torch fp32": torch_runner(model, windows)}
     runners |= {f"ONNX {name}": lambda p=p: p.run(windows) for name, p in predictors.items()}  # type: ignore[misc]
@@ -60,7 +62,9 @@ def main(model: Path, data: str, rounds: int, threads: int) -> None:
     seconds = {name: min(_timed(run) for _ in range(rounds)) for name, run in runners.items()}
     sentences = sum(len(a.sentences) for a in articles)
     for name, best in seconds.items():
-        click.echo(f"{name:32} {sentences / best:8.0f} sentences/s   {seconds['torch fp32'] / best:5.2f} x torch fp32")
+        click.echo(
+            f"{name:32} {sentences / best:8.0f} sentences/s   {seconds['torch fp32'] / best:5.2f} x torch fp32"
+        )
     gold = [s.label for a in labelled for s in a.sentences]
     for alone in (False, True):
         units = [Article([s]) for a in articles for s in a.sentences] if alone else articles

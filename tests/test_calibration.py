@@ -33,10 +33,10 @@ def nll(logits: Logits, temperatures: Temperatures) -> float:
 
 @pytest.mark.parametrize(("voice_factor", "doubt_factor"), [(1, 1), (3, 2), (0.5, 3), (2.5, 0.4)])
 def test_temperatures_undo_a_known_miscalibration(voice_factor: float, doubt_factor: float) -> None:
-    voice, doubt, gold = honest_logits(20_000, seed=1)
+    voice, doubt, gold = honest_logits(8_000, seed=1)
     found = fit_temperatures(voice * voice_factor, doubt * doubt_factor, gold)
     assert found.voice == pytest.approx(voice_factor, rel=0.1)
-    assert found.doubt == pytest.approx(doubt_factor, rel=0.15)
+    assert found.doubt == pytest.approx(doubt_factor, rel=0.2)
 
 
 def test_calibration_lowers_the_error_of_overconfident_scores() -> None:
@@ -48,7 +48,7 @@ def test_calibration_lowers_the_error_of_overconfident_scores() -> None:
     assert after < 0.03
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 40), st.floats(0.01, 50))
 def test_calibration_is_never_worse_than_none(seed: int, n: int, scale: float) -> None:
     rng = np.random.default_rng(seed)

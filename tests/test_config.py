@@ -35,7 +35,9 @@ def test_a_number_that_yaml_reads_as_a_string_is_a_number(tmp_path: Path) -> Non
 def test_an_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("learnin_rate: 1\n")
-    with pytest.raises(ConfigError, match=r"mine.yaml: unknown key 'learnin_rate'; did you mean 'learning_rate'"):
+    with pytest.raises(
+        ConfigError, match=r"mine.yaml: unknown key 'learnin_rate'; did you mean 'learning_rate'"
+    ):
         load_config(path)
     with pytest.raises(ConfigError, match=r"--set: unknown key 'zzz'; known keys: data"):
         load_config(None, ["zzz=1"])
@@ -43,7 +45,11 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("epochs=0", "epochs: .*greater"), ("epochs=many", "epochs: .*'many'"), ("epochs", "expected key=value")],
+    [
+        ("epochs=0", "epochs: .*greater"),
+        ("epochs=many", "epochs: .*'many'"),
+        ("epochs", "expected key=value"),
+    ],
 )
 def test_a_value_that_cannot_be_used_is_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -23,7 +23,9 @@ from serving.labels import LABELS, VOICES, Label, Voice, label_of, label_scores
         (Voice.NONE, False, Label.OTHER),
     ],
 )
-def test_a_label_follows_from_voice_and_doubt_as_in_the_guide(voice: Voice, doubt: bool, label: Label) -> None:
+def test_a_label_follows_from_voice_and_doubt_as_in_the_guide(
+    voice: Voice, doubt: bool, label: Label
+) -> None:
     assert label_of(voice, doubt) is label
 
 

@@ -13,7 +13,19 @@ from serving.artifact import DEFAULT_MODEL, ArtifactError, read_manifest
 from serving.labels import LABELS, VOICES
 from serving.predictor import Article, Predictor
 
-NASTY = ["", " ", "a", "🙂🙂", "\x00\x07", "مرحبا بالعالم", "‮abc", "U.S.", "word " * 5000, "x" * 100_000, "\ud800"]
+NASTY = [
+    "",
+    " ",
+    "a",
+    "🙂🙂",
+    "\x00\x07",
+    "مرحبا بالعالم",
+    "‮abc",
+    "U.S.",
+    "word " * 5000,
+    "x" * 100_000,
+    "\ud800",
+]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +55,8 @@ def test_scores_are_probabilities_and_the_label_is_the_highest(predictor: Predic
 
 
 ARTICLES = st.lists(
-    st.builds(Article, st.lists(st.text(max_size=60), min_size=1, max_size=6), st.text(max_size=20)), max_size=5
+    st.builds(Article, st.lists(st.text(max_size=60), min_size=1, max_size=6), st.text(max_size=20)),
+    max_size=5,
 )
 
 

@@ -114,7 +114,9 @@ def test_the_toy_corpus_is_learnt(toy_model: Path) -> None:
 def test_onnx_agrees_with_torch_and_int8_with_fp32(toy_model: Path, toy_data: Path) -> None:
     network = load_network(toy_model)
     predictor = Predictor.load(toy_model, precision="fp32")
-    articles = [Article([s.text for s in a.sentences], a.title) for a in read_articles([toy_data / "test.jsonl"])]
+    articles = [
+        Article([s.text for s in a.sentences], a.title) for a in read_articles([toy_data / "test.jsonl"])
+    ]
     windows = [window for article in articles for window in predictor.prepare(article)]
     # The checkpoint is fp16; the ONNX file was made before it was rounded.
     assert parity(network.classifier, toy_model / "model.onnx", windows) < 0.05
@@ -125,7 +127,9 @@ def test_onnx_agrees_with_torch_and_int8_with_fp32(toy_model: Path, toy_data: Pa
 
 def test_the_same_seed_gives_the_same_weights(toy_recipe: list[str], toy_model: Path, tmp_path: Path) -> None:
     fit(load_config(None, toy_recipe), tmp_path / "again")
-    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (toy_model / "model.safetensors").read_bytes()
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (
+        toy_model / "model.safetensors"
+    ).read_bytes()
 
 
 def test_sentences_with_only_a_label_train_the_derived_scores(
@@ -135,7 +139,16 @@ def test_sentences_with_only_a_label_train_the_derived_scores(
     users = write_jsonl(tmp_path / "mine.jsonl", rows)
     result = CliRunner().invoke(
         main,
-        ["fit", *sets(toy_recipe), "--extra-data", str(users), "--init", str(toy_model), "-o", str(tmp_path / "m")],
+        [
+            "fit",
+            *sets(toy_recipe),
+            "--extra-data",
+            str(users),
+            "--init",
+            str(toy_model),
+            "-o",
+            str(tmp_path / "m"),
+        ],
     )
     assert result.exit_code == 0, result.output
     manifest = read_manifest(tmp_path / "m")
@@ -151,7 +164,9 @@ def test_a_killed_run_leaves_the_old_model_and_resumes(
     export_part(toy_model, "serving", output)
     before = {p.name: p.read_bytes() for p in output.iterdir()}
     arguments = ["fit", *sets([*toy_recipe, "epochs=4"]), "-o", str(output)]
-    process = subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     folder = checkpoint_directory(output) if moment == "checkpoint-" else tmp_path
     deadline = time.monotonic() + 120
     while not (folder.is_dir() and any(_is_there(p, moment) for p in folder.iterdir())):
@@ -161,7 +176,9 @@ def test_a_killed_run_leaves_the_old_model_and_resumes(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert {p.name: p.read_bytes() for p in output.iterdir()} == before
-    done = subprocess.run(command(*arguments, "--resume"), cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command(*arguments, "--resume"), cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert Predictor.load(output).predict([Article(["He said so."])])
 
@@ -226,7 +243,9 @@ def test_check_data_reports_every_error_and_counts(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["check-data", str(good)])
     assert result.exit_code == 0
     assert "official_claim" in result.output
-    bad = write_jsonl(tmp_path / "bad.jsonl", [{"text": "x", "label": "offical_claim"}, {"text": " ", "label": "other"}])
+    bad = write_jsonl(
+        tmp_path / "bad.jsonl", [{"text": "x", "label": "offical_claim"}, {"text": " ", "label": "other"}]
+    )
     result = CliRunner().invoke(main, ["check-data", str(bad)])
     assert result.exit_code == 1
     assert f"{bad}:1: " in result.output

@@ -32,12 +32,16 @@ def test_blocks_cover_all_sentences_in_order_within_the_capacity(
 
 
 @given(LENGTHS, st.integers(60, 200), st.integers(0, 4))
-def test_every_sentence_is_read_once_in_a_block_that_holds_it(lengths: list[int], capacity: int, overlap: int) -> None:
+def test_every_sentence_is_read_once_in_a_block_that_holds_it(
+    lengths: list[int], capacity: int, overlap: int
+) -> None:
     blocks = plan(lengths, capacity, overlap=overlap)
     reads = assign(lengths, blocks)
     if blocks:
         assert [i for read in reads for i in read] == list(range(len(lengths)))
-        assert all(not r or (b.start <= r.start and r.stop <= b.stop) for r, b in zip(reads, blocks, strict=True))
+        assert all(
+            not r or (b.start <= r.start and r.stop <= b.stop) for r, b in zip(reads, blocks, strict=True)
+        )
 
 
 def test_a_shared_sentence_is_read_where_it_has_more_context() -> None:

@@ -93,11 +93,17 @@ def check_data(files: tuple[Path, ...]) -> None:
 
 
 @main.command()
-@click.option("--config", "-c", type=FILE, help="A recipe, such as configs/quick.yaml; without it, the defaults.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Overrides the recipe; repeatable.")
+@click.option(
+    "--config", "-c", type=FILE, help="A recipe, such as configs/quick.yaml; without it, the defaults."
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Overrides the recipe; repeatable."
+)
 @click.option("--extra-data", multiple=True, type=FILE, help="Labelled file to train on besides; repeatable.")
 @click.option("--output", "-o", type=DIRECTORY, required=True, help="Model directory to write.")
-@click.option("--init", metavar="DIR|default", help="Continue from a model's weights, or from the embedded default's.")
+@click.option(
+    "--init", metavar="DIR|default", help="Continue from a model's weights, or from the embedded default's."
+)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of a run that was interrupted.")
 def fit(
     config: Path | None,
@@ -131,8 +137,12 @@ def fit(
 
 @main.command()
 @click.option("--model", "-m", type=DIRECTORY, help=MODEL_HELP)
-@click.option("--data", "-d", multiple=True, required=True, metavar="FILE|SPLIT", help="Labelled file, or test, …")
-@click.option("--output", "-o", type=DIRECTORY, help="Where the report goes; by default into the model directory.")
+@click.option(
+    "--data", "-d", multiple=True, required=True, metavar="FILE|SPLIT", help="Labelled file, or test, …"
+)
+@click.option(
+    "--output", "-o", type=DIRECTORY, help="Where the report goes; by default into the model directory."
+)
 @click.option("--precision", type=click.Choice(["int8", "fp32"]), default="int8", show_default=True)
 @click.option("--about", default="", help="A sentence in the report on what the data is.")
 @_command
@@ -170,7 +180,9 @@ def evaluate(
 
 @main.command()
 @click.option("--model", "-m", type=DIRECTORY, required=True, help="Model directory that `fit` wrote.")
-@click.option("--single", type=DIRECTORY, help="Model trained with context=false; without it, it is trained now.")
+@click.option(
+    "--single", type=DIRECTORY, help="Model trained with context=false; without it, it is trained now."
+)
 @click.option("--data", "-d", multiple=True, default=("test",), show_default=True, metavar="FILE|SPLIT")
 @_command
 def compare(model: Path, single: Path | None, data: tuple[str, ...]) -> None:
@@ -229,7 +241,9 @@ def _start(init: str | None, config: Config) -> Network | None:
         return None
     directory = CHECKPOINT if init == "default" else Path(init)
     if init == "default" and not directory.is_dir():
-        raise SaysoError("--init default: the default's checkpoint is in the repository, not in the wheel; clone it")
+        raise SaysoError(
+            "--init default: the default's checkpoint is in the repository, not in the wheel; clone it"
+        )
     return load_network(directory, dropout=config.dropout, encoder_dropout=config.encoder_dropout)
 
 
@@ -249,7 +263,9 @@ def _evaluated(predictor: Reader, articles: list[LabelledArticle], name: str, *,
 
     label = f"{name}, {'alone' if alone else 'in context'}"
     hidden = not sys.stderr.isatty()
-    with click.progressbar(length=sentence_count(articles), label=label, file=sys.stderr, hidden=hidden) as bar:
+    with click.progressbar(
+        length=sentence_count(articles), label=label, file=sys.stderr, hidden=hidden
+    ) as bar:
         return evaluate(predictor, articles, alone=alone, progress=bar.update)
 
 
@@ -263,7 +279,12 @@ def _rows(model: Path, single: Path | None, config: Config) -> Iterator[Any]:
     if single is None:
         single = model.with_name(model.name + "-single")
         alone = config.model_copy(update={"context": False, "alone_share": 1.0})
-        fit(alone, single, resume=checkpoint_directory(single).is_dir(), say=lambda line: click.echo(line, err=True))
+        fit(
+            alone,
+            single,
+            resume=checkpoint_directory(single).is_dir(),
+            say=lambda line: click.echo(line, err=True),
+        )
     for name, directory, is_alone in (
         ("fine-tuned on single sentences", single, True),
         ("Sayso, each sentence alone", model, True),
@@ -280,7 +301,9 @@ def _print_counts(articles: list[LabelledArticle]) -> None:
     from training.corpus import count
 
     counts = count(articles)
-    table = Table("label", "sentences", "share", title=f"{counts.sentences:,} sentences, {counts.articles:,} articles")
+    table = Table(
+        "label", "sentences", "share", title=f"{counts.sentences:,} sentences, {counts.articles:,} articles"
+    )
     for kind in (counts.labels, counts.voices):
         for name, number in kind.items():
             table.add_row(str(name), f"{number:,}", f"{number / max(1, counts.sentences):.1%}")

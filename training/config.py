@@ -35,7 +35,9 @@ class Config(BaseModel):
     overlap: int = Field(2, ge=0, le=16)
     title_tokens: int = Field(32, ge=0, le=128)
     context: bool = Field(True, description="false shows every sentence alone: a baseline")
-    alone_share: float = Field(0.1, ge=0, le=1, description="share of sentences shown alone besides, per epoch")
+    alone_share: float = Field(
+        0.1, ge=0, le=1, description="share of sentences shown alone besides, per epoch"
+    )
     title_dropout: float = Field(0.2, ge=0, le=1, description="share of windows shown without their title")
 
     # Optimisation.
@@ -81,7 +83,9 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = (), **value
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
-        raise ConfigError(f"{where.get(key, 'config')}: {key}: {first['msg']}; found {first['input']!r}") from None
+        raise ConfigError(
+            f"{where.get(key, 'config')}: {key}: {first['msg']}; found {first['input']!r}"
+        ) from None
 
 
 def dump_config(config: Config) -> str:

@@ -148,7 +148,10 @@ def _trainer(
         use_cpu=not torch.cuda.is_available(),
     )
     groups = parameter_groups(
-        objective, encoder_rate=config.learning_rate, head_rate=config.head_learning_rate, decay=config.layer_decay
+        objective,
+        encoder_rate=config.learning_rate,
+        head_rate=config.head_learning_rate,
+        decay=config.layer_decay,
     )
     trainer = Trainer(
         model=objective,
@@ -192,12 +195,22 @@ class _Narrator(TrainerCallback):
         self.loss = float("nan")
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Any = None,
+        **kwargs: Any,
     ) -> None:
         self.loss = float((logs or {}).get("loss", self.loss))
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Any = None,
+        **kwargs: Any,
     ) -> None:
         score = float((metrics or {})["eval_macro_f1"])
         mark = "  best so far" if score > self.best else ""

@@ -54,14 +54,22 @@ class SentenceClassifier(nn.Module):
 class Objective(nn.Module):
     """A classifier with its training loss, in the form that the Trainer wants."""
 
-    def __init__(self, classifier: SentenceClassifier, *, label_smoothing: float, doubt_weight: float) -> None:
+    def __init__(
+        self, classifier: SentenceClassifier, *, label_smoothing: float, doubt_weight: float
+    ) -> None:
         super().__init__()
         self.classifier = classifier
         self.label_smoothing = label_smoothing
         self.doubt_weight = doubt_weight
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, pooling: Tensor, voice: Tensor, doubt: Tensor, label: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        pooling: Tensor,
+        voice: Tensor,
+        doubt: Tensor,
+        label: Tensor,
     ) -> dict[str, Tensor]:
         """Return the loss and the logits. Targets are (b, s), ``IGNORE`` where there is none.
 
@@ -93,7 +101,11 @@ def label_loss(voice_logits: Tensor, doubt_logits: Tensor, label: Tensor) -> Ten
 
 def _cross_entropy(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
     return F.cross_entropy(
-        logits.flatten(0, 1), target.flatten(), ignore_index=IGNORE, label_smoothing=smoothing, reduction="sum"
+        logits.flatten(0, 1),
+        target.flatten(),
+        ignore_index=IGNORE,
+        label_smoothing=smoothing,
+        reduction="sum",
     )
 
 
@@ -131,7 +143,9 @@ def load_network(directory: Path, *, dropout: float = 0.0, encoder_dropout: floa
     manifest = read_manifest(directory)
     values = json.loads(read_verified(directory, ENCODER, manifest))
     config = encoder_config(AutoConfig.for_model(values.pop("model_type"), **values), encoder_dropout)
-    classifier = SentenceClassifier(AutoModel.from_config(config, **_options(config)), config.hidden_size, dropout)
+    classifier = SentenceClassifier(
+        AutoModel.from_config(config, **_options(config)), config.hidden_size, dropout
+    )
     weights = load_safetensors(read_verified(directory, WEIGHTS, manifest))
     classifier.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     tokenizer = Tokenizer.from_str(read_verified(directory, TOKENIZER, manifest).decode("utf-8"))
@@ -143,7 +157,7 @@ def save_network(network: Network, directory: Path) -> None:
     weights = {k: v.detach().cpu().half().contiguous() for k, v in network.classifier.state_dict().items()}
     save_file(weights, directory / WEIGHTS)
     (directory / ENCODER).write_text(network.encoder_config.to_json_string(use_diff=False), encoding="utf-8")
-    network.tokenizer.save(str(directory / TOKENIZER))
+    network.tokenizer.save(str(directory / TOKENIZER), pretty=False)
 
 
 def encoder_config(config: PreTrainedConfig, dropout: float) -> PreTrainedConfig:
@@ -172,12 +186,16 @@ def encoder_path(name: str) -> str:
     if name.startswith((".", "/", "~")) or Path(name).is_dir():
         folder = Path(name).expanduser()
         if not (folder / "config.json").is_file():
-            raise SaysoError(f"encoder {name!r}: no such folder with a config.json; give a folder, minilm or a hub name")
+            raise SaysoError(
+                f"encoder {name!r}: no such folder with a config.json; give a folder, minilm or a hub name"
+            )
         return str(folder)
     return name
 
 
-def parameter_groups(model: Objective, *, encoder_rate: float, head_rate: float, decay: float) -> Iterator[dict[str, Any]]:
+def parameter_groups(
+    model: Objective, *, encoder_rate: float, head_rate: float, decay: float
+) -> Iterator[dict[str, Any]]:
     """Yield optimiser groups whose learning rate falls by ``decay`` per encoder layer downwards.
 
     Layer-wise decay: Howard and Ruder 2018 (discriminative fine-tuning). Heads have their own rate.
@@ -216,5 +234,7 @@ def _packaged_minilm() -> Path:
     with (folder / "model.safetensors").open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != _MINILM_SHA256:
-        raise SaysoError(f"{folder}: model.safetensors has sha256 {found}, expected {_MINILM_SHA256}; reinstall it")
+        raise SaysoError(
+            f"{folder}: model.safetensors has sha256 {found}, expected {_MINILM_SHA256}; reinstall it"
+        )
     return folder

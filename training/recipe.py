@@ -29,13 +29,13 @@ from training.config import Config, dump_config
 from training.corpus import LabelledArticle, checksum, count
 from training.data import Data, read_data, sentence_count
 from training.evaluation import evaluate
-from training.export import export_onnx, quantize
+from training.export import export_int8, export_onnx
 from training.finetune import FineTuned, finetune
 from training.model import Network, save_network
 from training.report import write_report
 
 CONFIG = "config.yaml"
-_PARITY_ARTICLES = 8
+_SAMPLE_ARTICLES = 24
 _PACKAGES = ("sayso", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "scikit-learn", "numpy")
 # What the service needs, and what training on needs; reports go with either.
 PARTS = {"serving": (ONNX["int8"], TOKENIZER), "checkpoint": (WEIGHTS, ENCODER, TOKENIZER)}
@@ -79,7 +79,9 @@ def checkpoint_directory(output: Path) -> Path:
 def export_part(model: Path, part: str, output: Path) -> Manifest:
     """Write the part of a model directory that serving or training on needs, with its reports, to ``output``."""
     manifest = read_manifest(model)
-    reports = [name for name in manifest.files if name == CONFIG or Path(name).suffix in (".md", ".json", ".png")]
+    reports = [
+        name for name in manifest.files if name == CONFIG or Path(name).suffix in (".md", ".json", ".png")
+    ]
     names = [*PARTS[part], *(r for r in reports if part == "serving" and r != ENCODER)]
     with new_directory(output) as directory:
         for name in names:
@@ -89,16 +91,16 @@ def export_part(model: Path, part: str, output: Path) -> Manifest:
 
 def _write_network(tuned: FineTuned, data: Data, directory: Path) -> None:
     save_network(tuned.network, directory)
-    windows = _parity_windows(tuned, data)
+    windows = _sample_windows(tuned, data)
     export_onnx(tuned.network.classifier, directory / ONNX["fp32"], windows)
-    quantize(directory / ONNX["fp32"], directory / ONNX["int8"])
+    export_int8(tuned.network.classifier, directory / ONNX["int8"], windows)
 
 
-def _parity_windows(tuned: FineTuned, data: Data) -> list[Window]:
-    """Return real windows, joint ones and lone sentences, on which the export is compared with torch."""
-    articles = data.validation[:_PARITY_ARTICLES]
-    read = [Article([s.text for s in a.sentences], a.title) for a in articles]
-    read += [Article([a.sentences[0].text]) for a in articles]
+def _sample_windows(tuned: FineTuned, data: Data) -> list[Window]:
+    """Return real windows, lone sentences and joint ones, to compare ONNX with torch and to see activations by."""
+    articles = data.validation[:: max(1, len(data.validation) // _SAMPLE_ARTICLES)]
+    read = [Article([a.sentences[0].text]) for a in articles[:4]]
+    read += [Article([s.text for s in a.sentences], a.title) for a in articles]
     return [window for article in read for window in tuned.windows.cut(tuned.windows.encode(article))]
 
 
@@ -129,7 +131,9 @@ def _manifest(config: Config, data: Data, tuned: FineTuned, temperatures: Temper
         training={
             **tuned.speed,
             "best_validation_macro_f1": max(entry["eval_macro_f1"] for entry in tuned.history),
-            "history": [{"epoch": e["epoch"], "macro_f1": round(e["eval_macro_f1"], 5)} for e in tuned.history],
+            "history": [
+                {"epoch": e["epoch"], "macro_f1": round(e["eval_macro_f1"], 5)} for e in tuned.history
+            ],
         },
         packages={"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
     )

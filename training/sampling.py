@@ -80,7 +80,9 @@ class TrainingEpochs(Dataset[list[Example]]):
     def __init__(self, corpus: EncodedCorpus, config: Config) -> None:
         self.corpus = corpus
         self.config = config
-        self._pack = max(1, config.max_tokens // 40)  # lone sentences that weigh about as much as a joint window
+        self._pack = max(
+            1, config.max_tokens // 40
+        )  # lone sentences that weigh about as much as a joint window
         joint = [self._batches(self._joint(epoch)) for epoch in range(config.epochs)]
         share = config.alone_share if config.context else 1.0
         lone = share * len(corpus.positions()) / self._pack / config.batch_size
@@ -120,7 +122,9 @@ class TrainingEpochs(Dataset[list[Example]]):
         size = self.config.batch_size
         batches = []
         for start in range(0, len(examples), size * _BATCHES_PER_GROUP):
-            group = sorted(examples[start : start + size * _BATCHES_PER_GROUP], key=lambda e: -e.window.length)
+            group = sorted(
+                examples[start : start + size * _BATCHES_PER_GROUP], key=lambda e: -e.window.length
+            )
             batches += [[[e] for e in group[i : i + size]] for i in range(0, len(group), size)]
         if batches and len(batches[-1]) < size:  # a full last batch keeps the items aligned with the batches
             batches[-1] += [[e] for e in islice(cycle(examples), size - len(batches[-1]))]
