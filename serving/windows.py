@@ -30,7 +30,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         if (
-            not 16 <= self.max_tokens
+            not self.max_tokens >= 16
             or not 0 <= self.title_tokens <= self.max_tokens // 2
             or self.overlap < 0
         ):

@@ -76,9 +76,14 @@ def test_a_folder_without_a_manifest_is_no_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
 def test_a_failed_write_leaves_the_previous_model_and_nothing_else(tmp_path: Path, error: type) -> None:
     model = write(tmp_path / "model", "old")
-    with pytest.raises(error), new_directory(model) as new:
-        (new / "weights").write_text("half")
-        raise error
+
+    def fail() -> None:
+        with new_directory(model) as new:
+            (new / "weights").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert (model / "weights").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 

@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from toy import ROOT
 
 HEAVY = ("torch", "transformers", "sklearn", "scipy", "matplotlib", "datasets")

@@ -52,6 +52,7 @@ def test_macro_f1_of_nothing_is_zero() -> None:
     assert metrics.confusion([], []).sum() == 0
 
 
+@settings(max_examples=25, deadline=None)
 @given(label_pairs)
 def test_macro_f1_is_scikit_learns_and_that_of_the_counts(pairs: list[tuple[Label, Label]]) -> None:
     gold, predicted = [g for g, _ in pairs], [p for _, p in pairs]
@@ -64,6 +65,7 @@ def test_macro_f1_is_scikit_learns_and_that_of_the_counts(pairs: list[tuple[Labe
     )
 
 
+@settings(max_examples=25, deadline=None)
 @given(label_pairs, st.randoms(use_true_random=False))
 def test_the_order_of_sentences_changes_nothing(pairs: list[tuple[Label, Label]], random: object) -> None:
     shuffled = list(pairs)
@@ -171,7 +173,7 @@ def test_brier_by_hand_and_as_scikit_learn_has_it() -> None:
     assert metrics.brier(scores, gold) == pytest.approx(expected)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 50))
 def test_calibration_figures_stay_within_their_bounds(seed: int, n: int) -> None:
     scores, gold = random_scores(n, seed)

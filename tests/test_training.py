@@ -17,13 +17,13 @@ import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from toy import ROOT, TOY, toy_rows, write_jsonl
 
 from serving.artifact import read_manifest
 from serving.errors import SaysoError
 from serving.labels import LABELS, label_scores
 from serving.predictor import Article, Predictor
 from serving.windows import Limits, Windows
-from toy import ROOT, TOY, toy_rows, write_jsonl
 from training.cli import main
 from training.config import Config, load_config
 from training.corpus import read_articles

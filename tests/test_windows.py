@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -27,8 +29,8 @@ def test_blocks_cover_all_sentences_in_order_within_the_capacity(
     blocks = plan(lengths, capacity, overlap=overlap)
     assert sorted({i for block in blocks for i in block}) == list(range(len(lengths)))
     assert all(sum(lengths[i] for i in block) <= capacity for block in blocks)
-    assert all(a.start < b.start and a.stop < b.stop for a, b in zip(blocks, blocks[1:], strict=False))
-    assert all(a.stop - b.start <= overlap for a, b in zip(blocks, blocks[1:], strict=False))
+    assert all(a.start < b.start and a.stop < b.stop for a, b in pairwise(blocks))
+    assert all(a.stop - b.start <= overlap for a, b in pairwise(blocks))
 
 
 @given(LENGTHS, st.integers(60, 200), st.integers(0, 4))

@@ -29,9 +29,9 @@ from serving.errors import SaysoError
 from serving.labels import LABELS, label_scores
 from serving.windows import Windows
 from training.config import Config
+from training.data import Data, sentence_count
 from training.metrics import macro_f1
 from training.model import IGNORE, Network, Objective, new_network, parameter_groups
-from training.data import Data, sentence_count
 from training.sampling import Collator, EncodedCorpus, Example, TrainingEpochs
 
 _EVALUATION_BATCH = 16
