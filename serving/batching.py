@@ -161,8 +161,8 @@ class Batcher:
     async def predict(self, articles: Sequence[Article]) -> list[list[Prediction]]:
         """Return a prediction for every sentence of every article, as the model's own ``predict`` would.
 
-        Raises QueueFullError, DeadlineError, DrainingError or RoundError. When the deadline passes, or the caller
-        is cancelled, what the request still has waiting is dropped.
+        Raises QueueFullError, DeadlineError, DrainingError or RoundError. When the deadline passes, or the
+        caller is cancelled, what the request still has waiting is dropped.
         """
         self._admit()
         job: _Job | None = None
