@@ -80,7 +80,7 @@ class Predictor:
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
-        return cls(session, tokenizer, manifest, threads=threads or len(os.sched_getaffinity(0)))
+        return cls(session, tokenizer, manifest, threads=threads or _cores())
 
     def predict(self, articles: Sequence[Article]) -> list[list[Prediction]]:
         """Return a prediction for every sentence of every article, each read in its article's context."""
@@ -119,6 +119,11 @@ class Predictor:
                     _prediction(labels[i], result.voice[i], float(result.doubt[i]), window.truncated[i])
                 )
         return predictions
+
+
+def _cores() -> int:
+    """Return the cores that this process may use; only Linux tells them from those that there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _prediction(
