@@ -313,7 +313,7 @@ def _print_counts(articles: list[LabelledArticle]) -> None:
 
 
 def _quiet_libraries() -> None:
-    """Leave the terminal to Sayso's own lines and bar, and reach for no model hub unasked."""
+    """Leave the terminal to Sayso's own lines and bar."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
