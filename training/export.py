@@ -45,6 +45,7 @@ def export_onnx(classifier: SentenceClassifier, path: Path, windows: Sequence[Wi
             fused,
             _example(windows),
             dynamo=True,
+            verbose=False,
             opset_version=_OPSET,
             input_names=["input_ids", "attention_mask", "pooling"],
             output_names=["voice_logits", "doubt_logits"],
