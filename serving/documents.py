@@ -7,7 +7,6 @@ documents come one at a time.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.errors import SaysoError
-from serving.records import Record, not_utf8, parquet_schema, read_records, show
+from serving.records import Record, is_null, not_utf8, parquet_schema, read_records, show
 from serving.segmentation import Span, segment
 from serving.windows import Article
 
@@ -183,7 +182,7 @@ class _ArticleOrder:
 
     def see(self, article_id: object) -> None:
         number = _integer(article_id)
-        key = None if _is_null(article_id) else str(article_id if number is None else number)
+        key = None if is_null(article_id) else str(article_id if number is None else number)
         if key != self._last and key is not None:
             self.scattered |= key in self._seen
             self._seen.add(key)
@@ -405,13 +404,8 @@ def _row(record: Record) -> _Row:
     )
 
 
-def _is_null(value: object) -> bool:
-    """Say whether a cell is empty: CSV has "" for it, Parquet from pandas often NaN."""
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
-
-
 def _text(value: object) -> str:
-    if _is_null(value):
+    if is_null(value):
         raise _CellError("'text' is missing or empty; give the sentence, or remove the row")
     if not isinstance(value, str):
         raise _CellError(f"'text' is {show(value)}; expected a string")
@@ -421,7 +415,7 @@ def _text(value: object) -> str:
 
 
 def _title(value: object) -> str:
-    if _is_null(value):
+    if is_null(value):
         return ""
     if not isinstance(value, str):
         raise _CellError(f"'title' is {show(value)}; expected a string")
@@ -429,7 +423,7 @@ def _title(value: object) -> str:
 
 
 def _article_id(value: object) -> str | None:
-    if _is_null(value):
+    if is_null(value):
         return None
     if isinstance(value, str):
         return value
@@ -439,7 +433,7 @@ def _article_id(value: object) -> str | None:
 
 
 def _position(value: object) -> int | None:
-    if _is_null(value):
+    if is_null(value):
         return None
     is_number = isinstance(value, str) and value.isdecimal() and len(value) < 19
     if (number := _integer(int(str(value)) if is_number else value)) is None:

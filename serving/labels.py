@@ -28,6 +28,9 @@ class Voice(StrEnum):
     NONE = "none"
 
 
+# Answers round scores to this many digits: the rest is noise, and costs bytes.
+SCORE_DIGITS = 6
+
 LABELS: tuple[Label, ...] = tuple(Label)
 VOICES: tuple[Voice, ...] = tuple(Voice)
 

@@ -6,7 +6,6 @@ three steps itself: ``prepare`` (tokenise and cut), ``run`` (the network), ``ass
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from tokenizers import Tokenizer
 
 from serving.artifact import DEFAULT_MODEL, ONNX, TOKENIZER, Manifest, read_manifest, read_verified
 from serving.labels import LABELS, VOICES, Label, Voice, label_scores
+from serving.settings import available_cores
 from serving.windows import Article, Window, Windows, collate
 
 __all__ = ["Article", "Prediction", "Predictor", "WindowScores"]
@@ -80,7 +80,7 @@ class Predictor:
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
-        return cls(session, tokenizer, manifest, threads=threads or _cores())
+        return cls(session, tokenizer, manifest, threads=threads or available_cores())
 
     def predict(self, articles: Sequence[Article]) -> list[list[Prediction]]:
         """Return a prediction for every sentence of every article, each read in its article's context."""
@@ -119,11 +119,6 @@ class Predictor:
                     _prediction(labels[i], result.voice[i], float(result.doubt[i]), window.truncated[i])
                 )
         return predictions
-
-
-def _cores() -> int:
-    """Return the cores that this process may use; only Linux tells them from those that there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _prediction(

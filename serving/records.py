@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,6 +115,11 @@ def show(value: object, max_chars: int = 60) -> str:
     """Return a value as it may stand in a message: short, on one line, control characters escaped."""
     shown = repr(value)
     return shown if len(shown) <= max_chars else f"{shown[: max_chars - 1]}…"
+
+
+def is_null(value: object) -> bool:
+    """Say whether a cell is empty: CSV has "" for it, Parquet from pandas often NaN."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Record]]] = {

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from serving.documents import Document
-from serving.labels import LABELS, Label
+from serving.labels import LABELS, SCORE_DIGITS, Label
 from serving.records import require_pyarrow
 
 if TYPE_CHECKING:
@@ -65,7 +65,6 @@ _SCORE_COLUMNS = {f"score_{label}": label for label in LABELS}
 ANSWERS = ("label", "score", "scores", *_SCORE_COLUMNS, "voice", "doubt", "doubt_score", "truncated")
 """The columns that the output adds; JSONL has the object ``scores``, CSV and Parquet a column for each."""
 
-_SCORE_DIGITS = 6
 _SIGN_WIDTH = max(map(len, NAMES.values())) + 2
 _BAR_WIDTH = 30
 _ROW_GROUP = 8192
@@ -179,11 +178,11 @@ def answer(prediction: Prediction) -> dict[str, Any]:
     """Return a prediction's columns in the order in which the output has them."""
     return {
         "label": str(prediction.label),
-        "score": round(prediction.score, _SCORE_DIGITS),
-        "scores": {str(label): round(score, _SCORE_DIGITS) for label, score in prediction.scores.items()},
+        "score": round(prediction.score, SCORE_DIGITS),
+        "scores": {str(label): round(score, SCORE_DIGITS) for label, score in prediction.scores.items()},
         "voice": str(prediction.voice),
         "doubt": prediction.doubt,
-        "doubt_score": round(prediction.doubt_score, _SCORE_DIGITS),
+        "doubt_score": round(prediction.doubt_score, SCORE_DIGITS),
         "truncated": prediction.truncated,
     }
 

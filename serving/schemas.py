@@ -23,13 +23,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from serving.labels import LABELS, Label, Voice
+from serving.labels import LABELS, SCORE_DIGITS, Label, Voice
 from serving.predictor import Prediction
 from serving.segmentation import Span
 from serving.settings import Settings
 
-# Scores are rounded to this many digits: the rest is noise, and costs bytes.
-SCORE_DIGITS = 6
 # A body with a thousand bad sentences needs no thousand errors.
 MAX_DETAILS = 20
 

@@ -70,7 +70,7 @@ class Settings:
     @property
     def worker_threads(self) -> int:
         """How many windows a worker reads side by side: what is set, or else its share of the cores."""
-        return self.threads or max(1, _cores() // self.workers)
+        return self.threads or max(1, available_cores() // self.workers)
 
     @property
     def round_tokens(self) -> int:
@@ -78,7 +78,8 @@ class Settings:
         return self.batch_tokens or 512 * self.worker_threads
 
 
-def _cores() -> int:
+def available_cores() -> int:
+    """Return the cores that this process may use; only Linux tells them from those that there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -145,7 +145,7 @@ def plan(lengths: Sequence[int], capacity: int, *, overlap: int, first: int | No
     start = stop = 0
     while stop < len(lengths):
         room = capacity if blocks or first is None else first
-        new_start = max(stop - overlap, start + 1, 0) if blocks else 0
+        new_start = max(stop - overlap, start + 1) if blocks else 0
         while new_start < stop and sum(lengths[new_start : stop + 1]) > room:
             new_start += 1
         start, used = new_start, sum(lengths[new_start:stop])

@@ -18,7 +18,7 @@ import torch
 
 from serving.predictor import Article, Predictor
 from serving.windows import Window, collate
-from training.cli import _articles
+from training.data import read_set
 from training.metrics import macro_f1
 from training.model import load_network
 
@@ -50,7 +50,7 @@ def main(model: Path, data: str, rounds: int, threads: int) -> None:
     """Print sentences a second and ratios to torch, then how far int8 and fp32 agree."""
     if threads:
         torch.set_num_threads(threads)
-    labelled = _articles(data)
+    labelled = read_set(data)
     articles = [Article([s.text for s in a.sentences], a.title) for a in labelled]
     predictors = {
         name: Predictor.load(model, precision=name, threads=threads or None) for name in ("fp32", "int8")

@@ -81,13 +81,13 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_workers_divide_the_cores_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.settings._cores", lambda: 8)
+    monkeypatch.setattr("serving.settings.available_cores", lambda: 8)
     assert [Settings(workers=n).worker_threads for n in (1, 3, 16)] == [8, 2, 1]
     assert Settings(workers=3, threads=5).worker_threads == 5
 
 
 def test_a_round_keeps_the_threads_busy_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.settings._cores", lambda: 8)
+    monkeypatch.setattr("serving.settings.available_cores", lambda: 8)
     assert Settings().round_tokens == 4096
     assert Settings(batch_tokens=100).round_tokens == 100
 

@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from training.evaluation import Evaluation, Reader
     from training.model import Network
 
-SPLITS = ("train", "validation", "test")
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 MODEL_HELP = "Model directory that `fit` wrote; without it, the embedded default."
-CHECKPOINT = Path(__file__).parents[1] / "serving" / "default_checkpoint"
 
 
 @contextmanager
@@ -159,11 +157,12 @@ def evaluate(
     """
     from serving.artifact import DEFAULT_MODEL, read_manifest, seal
     from serving.predictor import Predictor
+    from training.data import read_set
     from training.report import dataset_name, write_report
 
     directory = model or DEFAULT_MODEL
     predictor = Predictor.load(directory, precision=precision)
-    sets = {dataset_name(name): _articles(name) for name in data}
+    sets = {dataset_name(name): read_set(name) for name in data}
     in_context = {name: _evaluated(predictor, articles, name, alone=False) for name, articles in sets.items()}
     alone = {name: _evaluated(predictor, articles, name, alone=True) for name, articles in sets.items()}
     write_report(
@@ -194,7 +193,7 @@ def compare(model: Path, single: Path | None, data: tuple[str, ...]) -> None:
     from serving.artifact import read_manifest, seal
     from training.baselines import compare
     from training.config import load_config
-    from training.data import read_data
+    from training.data import read_data, read_set
     from training.recipe import CONFIG
     from training.report import dataset_name, write_comparison
 
@@ -203,7 +202,7 @@ def compare(model: Path, single: Path | None, data: tuple[str, ...]) -> None:
     learnt = read_data(config)
     comparison = compare(
         _rows(model, single, config),
-        {dataset_name(name): _articles(name) for name in data},
+        {dataset_name(name): read_set(name) for name in data},
         train=learnt.train,
         validation=learnt.validation,
         say=lambda line: click.echo(line, err=True),
@@ -235,26 +234,17 @@ def _config(path: Path | None, overrides: tuple[str, ...], extra_data: tuple[Pat
 
 
 def _start(init: str | None, config: Config) -> Network | None:
+    from serving.artifact import DEFAULT_MODEL
     from training.model import load_network
 
     if init is None:
         return None
-    directory = CHECKPOINT if init == "default" else Path(init)
+    directory = DEFAULT_MODEL.with_name("default_checkpoint") if init == "default" else Path(init)
     if init == "default" and not directory.is_dir():
         raise SaysoError(
             "--init default: the default's checkpoint is in the repository, not in the wheel; clone it"
         )
     return load_network(directory, dropout=config.dropout, encoder_dropout=config.encoder_dropout)
-
-
-def _articles(name: str) -> list[LabelledArticle]:
-    from training.corpus import read_articles
-    from training.splits import read_written
-
-    if name in SPLITS:
-        articles: list[LabelledArticle] = getattr(read_written(), name)
-        return articles
-    return read_articles([Path(name)])
 
 
 def _evaluated(predictor: Reader, articles: list[LabelledArticle], name: str, *, alone: bool) -> Evaluation:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 
 from serving.errors import SaysoError
 from serving.labels import LABELS, VOICES, Label, Voice, label_of
-from serving.records import HeaderError, Record, read_records, show
+from serving.records import HeaderError, Record, is_null, read_records, show
 
 COLUMNS = ("article_id", "position", "paragraph", "title", "text", "voice", "doubt", "label")
 MAX_TEXT_CHARS = 20_000
@@ -203,11 +202,6 @@ class _Parsed:
     meta: dict[str, str]
 
 
-def _is_null(value: object) -> bool:
-    """Say whether a cell is empty: CSV has "" for it, Parquet from pandas often NaN."""
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
-
-
 def _string(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise _CellError(f"{name} is {show(value)}; expected a string")
@@ -215,7 +209,7 @@ def _string(name: str, value: object) -> str:
 
 
 def _text(value: object) -> str:
-    if _is_null(value):
+    if is_null(value):
         raise _CellError("text is missing; give the sentence, or remove the row")
     text = _string("text", value)
     if not text.strip():
@@ -228,11 +222,11 @@ def _text(value: object) -> str:
 
 
 def _title(value: object) -> str | None:
-    return None if _is_null(value) else _string("title", value)
+    return None if is_null(value) else _string("title", value)
 
 
 def _article_id(value: object) -> str | None:
-    if _is_null(value):
+    if is_null(value):
         return None
     if isinstance(value, str):
         return value
@@ -243,7 +237,7 @@ def _article_id(value: object) -> str | None:
 
 
 def _position(value: object) -> int | None:
-    if _is_null(value):
+    if is_null(value):
         return None
     number = _integer(value)
     if number is None or number < 1:
@@ -261,7 +255,7 @@ def _integer(value: object) -> int | None:
 
 
 def _doubt(value: object) -> bool | None:
-    if _is_null(value):
+    if is_null(value):
         return None
     number = _integer(value)
     doubt = _BOOLEANS.get(str(value if number is None else number).lower())
@@ -274,7 +268,7 @@ def _member(name: str, kind: type[StrEnum]) -> Callable[[object], StrEnum | None
     """Return the rule of a column whose values are those of ``kind``."""
 
     def parse(value: object) -> StrEnum | None:
-        if _is_null(value):
+        if is_null(value):
             return None
         try:
             return kind(str(value))
@@ -340,7 +334,7 @@ def _contradiction(voice: Voice | None, doubt: bool | None, label: Label | None)
 def _parsed(row: Record, cells: Mapping[str, Any]) -> _Parsed:
     voice, doubt = cells["voice"], cells["doubt"]
     label = cells["label"] or label_of(voice, doubt)
-    meta = {k: str(v) for k, v in row.values.items() if k and k not in COLUMNS and not _is_null(v)}
+    meta = {k: str(v) for k, v in row.values.items() if k and k not in COLUMNS and not is_null(v)}
     sentence = Sentence(cells["text"], voice, doubt, label)
     return _Parsed(row.line, cells["article_id"], cells["position"], cells["title"], sentence, meta)
 

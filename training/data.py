@@ -9,7 +9,7 @@ from random import Random
 
 from training.config import Config
 from training.corpus import LabelledArticle, read_articles
-from training.splits import read_written, split_off
+from training.splits import SHARES, read_written, split_off
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,14 @@ class Data:
 def sentence_count(articles: Sequence[LabelledArticle]) -> int:
     """Return the number of sentences."""
     return sum(len(article.sentences) for article in articles)
+
+
+def read_set(name: str) -> list[LabelledArticle]:
+    """Return a split of the written corpus (train, validation, test), or the articles of a labelled file."""
+    if name in SHARES:
+        articles: list[LabelledArticle] = getattr(read_written(), name)
+        return articles
+    return read_articles([Path(name)])
 
 
 def read_data(config: Config) -> Data:

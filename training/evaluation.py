@@ -162,11 +162,8 @@ def article_confusion(
     articles: Sequence[LabelledArticle], predicted: Sequence[Sequence[Label]]
 ) -> NDArray[np.int64]:
     """Return each article's confusion matrix, (articles, 4, 4): row = right, column = predicted label."""
-    counts = np.zeros((len(articles), len(LABELS), len(LABELS)), dtype=np.int64)
-    for index, (article, labels) in enumerate(zip(articles, predicted, strict=True)):
-        for sentence, label in zip(article.sentences, labels, strict=True):
-            counts[index, LABELS.index(sentence.label), LABELS.index(label)] += 1
-    return counts
+    pairs = zip(articles, predicted, strict=True)
+    return np.stack([metrics.confusion([s.label for s in a.sentences], labels) for a, labels in pairs])
 
 
 def _units(articles: Sequence[LabelledArticle], *, alone: bool) -> Iterator[Article]:

@@ -151,9 +151,10 @@ def parity(classifier: SentenceClassifier, path: Path, windows: Sequence[Window]
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     worst = 0.0
     for window in windows:
+        batch = vars(collate([window]))
         with torch.inference_mode():
-            expected = classifier(*_tensors(window))
-        found = session.run(None, vars(collate([window])))
+            expected = classifier(*map(torch.from_numpy, batch.values()))
+        found = session.run(None, batch)
         worst = max(
             worst, *(float(np.abs(a - b.numpy()).max()) for a, b in zip(found, expected, strict=True))
         )

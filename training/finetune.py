@@ -26,8 +26,9 @@ from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from serving.errors import SaysoError
-from serving.labels import LABELS, label_scores
+from serving.labels import LABELS
 from serving.windows import Windows
+from training.calibration import Temperatures, calibrated_scores
 from training.config import Config
 from training.data import Data, sentence_count
 from training.metrics import macro_f1
@@ -230,9 +231,7 @@ def _validation_logits(output: Any) -> ValidationLogits:
 
 def _macro_f1_of(output: EvalPrediction) -> dict[str, float]:
     logits = _validation_logits(output)
-    voice = torch.softmax(torch.from_numpy(logits.voice), -1).numpy()
-    doubt = torch.softmax(torch.from_numpy(logits.doubt), -1)[:, 1].numpy()
-    predicted = label_scores(voice, doubt).argmax(-1)
+    predicted = calibrated_scores(logits.voice, logits.doubt, Temperatures()).argmax(-1)
     return {"macro_f1": macro_f1([LABELS[i] for i in logits.label], [LABELS[i] for i in predicted])}
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import (
     average_precision_score,
-    confusion_matrix,
     f1_score,
     precision_recall_fscore_support,
 )
@@ -72,9 +71,10 @@ def label_figures(gold: Sequence[str], predicted: Sequence[str]) -> dict[Label, 
 
 def confusion(gold: Sequence[str], predicted: Sequence[str]) -> NDArray[np.int64]:
     """Return the counts, shape (4, 4): row = right label, column = predicted label."""
-    if not len(gold):
-        return np.zeros((len(LABELS), len(LABELS)), dtype=np.int64)
-    return np.asarray(confusion_matrix(gold, predicted, labels=_NAMES), dtype=np.int64)
+    counts = np.zeros((len(LABELS), len(LABELS)), dtype=np.int64)
+    for right, answer in zip(gold, predicted, strict=True):  # scikit-learn's takes a millisecond an article
+        counts[_NAMES.index(right), _NAMES.index(answer)] += 1
+    return counts
 
 
 def f1_of(counts: NDArray[Any]) -> NDArray[np.float64]:

@@ -132,7 +132,7 @@ def new_network(encoder: str, *, dropout: float, encoder_dropout: float) -> Netw
     try:
         config = encoder_config(AutoConfig.from_pretrained(path, trust_remote_code=False), encoder_dropout)
         module = AutoModel.from_pretrained(path, config=config, **_options(config))
-        tokenizer = load_tokenizer(encoder)
+        tokenizer = load_tokenizer(path)
     except (OSError, ValueError) as error:
         raise SaysoError(f"encoder {encoder!r} cannot be loaded: {str(error).splitlines()[0]}") from None
     return Network(SentenceClassifier(module, config.hidden_size, dropout), config, tokenizer)

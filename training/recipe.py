@@ -32,12 +32,12 @@ from training.evaluation import evaluate
 from training.export import export_int8, export_onnx
 from training.finetune import FineTuned, finetune
 from training.model import Network, save_network
-from training.report import write_report
+from training.report import JSON, write_report
 
 CONFIG = "config.yaml"
 _SAMPLE_ARTICLES = 24
 _PACKAGES = ("sayso", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "scikit-learn", "numpy")
-# What the service needs, and what training on needs; reports go with either.
+# What the service needs, and what training on needs; the reports go with what is served.
 PARTS = {"serving": (ONNX["int8"], TOKENIZER), "checkpoint": (WEIGHTS, ENCODER, TOKENIZER)}
 
 
@@ -79,10 +79,9 @@ def checkpoint_directory(output: Path) -> Path:
 def export_part(model: Path, part: str, output: Path) -> Manifest:
     """Write the part of a model directory that serving or training on needs, with its reports, to ``output``."""
     manifest = read_manifest(model)
-    reports = [
-        name for name in manifest.files if name == CONFIG or Path(name).suffix in (".md", ".json", ".png")
-    ]
-    names = [*PARTS[part], *(r for r in reports if part == "serving" and r != ENCODER)]
+    names = set(PARTS[part])
+    if part == "serving":
+        names |= {n for n in manifest.files if n in (CONFIG, JSON) or Path(n).suffix in (".md", ".png")}
     with new_directory(output) as directory:
         for name in names:
             (directory / name).write_bytes(read_verified(model, name, manifest))

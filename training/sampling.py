@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from math import ceil
 from random import Random
 
 import numpy as np
@@ -83,16 +84,19 @@ class TrainingEpochs(Dataset[list[Example]]):
         self._pack = max(
             1, config.max_tokens // 40
         )  # lone sentences that weigh about as much as a joint window
-        joint = [self._batches(self._joint(epoch)) for epoch in range(config.epochs)]
+        windows = max(len(self._cuts(epoch)) for epoch in range(config.epochs))
         share = config.alone_share if config.context else 1.0
-        lone = share * len(corpus.positions()) / self._pack / config.batch_size
-        self._batch_count = max(1, max(map(len, joint)) + int(np.ceil(lone)))
+        lone = share * len(corpus.positions()) / self._pack
+        size = config.batch_size
+        self._batch_count = max(1, ceil(windows / size) + ceil(lone / size))
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Lay out the epoch: batches of like items in random order. The data loader calls this."""
         random = Random(f"{self.config.seed}-{epoch}-order")
-        batches = self._batches(self._joint(epoch))
+        batches = self._batches(
+            [self.corpus.example(i, block, titled=titled) for i, block, titled in self._cuts(epoch)]
+        )
         batches += self._lone_batches(self._batch_count - len(batches), random)
         random.shuffle(batches)
         self._items = [item for batch in batches for item in batch]
@@ -103,20 +107,21 @@ class TrainingEpochs(Dataset[list[Example]]):
     def __getitem__(self, index: int) -> list[Example]:
         return self._items[index]
 
-    def _joint(self, epoch: int) -> list[Example]:
+    def _cuts(self, epoch: int) -> list[tuple[int, range, bool]]:
+        """Return the epoch's joint windows in random order: article, sentences, and whether the title is shown."""
         if not self.config.context:
             return []
         random = Random(f"{self.config.seed}-{epoch}-cuts")
-        examples = []
+        cuts = []
         for index, article in enumerate(self.corpus.articles):
             lengths = [len(s) + 1 for s in article.sentences]
             capacity = self.corpus.windows.capacity(article)
             first = random.randint(capacity // 4, capacity) if sum(lengths) > capacity else None
             for block in plan(lengths, capacity, overlap=0, first=first):
                 titled = random.random() >= self.config.title_dropout
-                examples.append(self.corpus.example(index, block, titled=titled))
-        random.shuffle(examples)
-        return examples
+                cuts.append((index, block, titled))
+        random.shuffle(cuts)
+        return cuts
 
     def _batches(self, examples: list[Example]) -> list[list[list[Example]]]:
         size = self.config.batch_size
