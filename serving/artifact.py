@@ -32,7 +32,7 @@ from serving.errors import SaysoError
 from serving.labels import LABELS, VOICES
 from serving.windows import Limits
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 ONNX = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
@@ -46,11 +46,16 @@ class ArtifactError(SaysoError):
 
 
 @dataclass(frozen=True)
-class Temperatures:
-    """What the heads' logits are divided by before the softmax (temperature scaling, Guo et al. 2017)."""
+class Calibration:
+    """How the heads' logits become scores, fitted on validation.
+
+    ``voice`` and ``doubt`` are temperatures, which the logits are divided by before the softmax (Guo et al. 2017);
+    ``doubt_shift`` is then added to the logit of doubt.
+    """
 
     voice: float = 1.0
     doubt: float = 1.0
+    doubt_shift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Manifest:
 
     model_version: str
     limits: Limits
-    temperatures: Temperatures
+    calibration: Calibration
     encoder: str
     pad_id: int = 0
     data: dict[str, Any] = field(default_factory=dict)
@@ -83,7 +88,7 @@ def read_manifest(directory: Path) -> Manifest:
             )
         values |= {
             "limits": Limits(**values["limits"]),
-            "temperatures": Temperatures(**values["temperatures"]),
+            "calibration": Calibration(**values["calibration"]),
             "labels": tuple(values["labels"]),
             "voices": tuple(values["voices"]),
         }

@@ -103,9 +103,9 @@ class Predictor:
 
     def _score(self, window: Window) -> WindowScores:
         voice_logits, doubt_logits = self.session.run(None, vars(collate([window])))
-        temperatures = self.manifest.temperatures
-        voice = _softmax(voice_logits[0] / temperatures.voice)
-        doubt = _softmax(doubt_logits[0] / temperatures.doubt)[:, 1]
+        calibration = self.manifest.calibration
+        voice = _softmax(voice_logits[0] / calibration.voice)
+        doubt = _softmax(doubt_logits[0] / calibration.doubt + (0.0, calibration.doubt_shift))[:, 1]
         return WindowScores(voice, doubt)
 
     def assemble(self, windows: Sequence[Window], scores: Sequence[WindowScores]) -> list[Prediction]:

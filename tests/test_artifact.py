@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from serving.artifact import (
+    FORMAT_VERSION,
     ArtifactError,
+    Calibration,
     Manifest,
-    Temperatures,
     new_directory,
     read_manifest,
     read_verified,
@@ -18,7 +19,7 @@ from serving.artifact import (
 )
 from serving.windows import Limits
 
-MANIFEST = Manifest("v1", Limits(64, 1, 8), Temperatures(1.5, 2.0), encoder="minilm")
+MANIFEST = Manifest("v1", Limits(64, 1, 8), Calibration(1.5, 2.0, 0.5), encoder="minilm")
 
 
 def write(directory: Path, content: str = "weights") -> Path:
@@ -30,7 +31,7 @@ def write(directory: Path, content: str = "weights") -> Path:
 
 def test_a_manifest_survives_writing_and_reading(tmp_path: Path) -> None:
     manifest = read_manifest(write(tmp_path / "model"))
-    assert (manifest.limits, manifest.temperatures) == (MANIFEST.limits, MANIFEST.temperatures)
+    assert (manifest.limits, manifest.calibration) == (MANIFEST.limits, MANIFEST.calibration)
     assert list(manifest.files) == ["weights"]
 
 
@@ -60,8 +61,8 @@ def test_a_damaged_manifest_is_a_clear_error(tmp_path: Path, damage: str) -> Non
 def test_another_format_version_and_another_label_order_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "model") / "manifest.json"
     values = json.loads(path.read_text())
-    path.write_text(json.dumps(values | {"format_version": 2}))
-    with pytest.raises(ArtifactError, match="format version 2"):
+    path.write_text(json.dumps(values | {"format_version": FORMAT_VERSION + 1}))
+    with pytest.raises(ArtifactError, match=f"format version {FORMAT_VERSION + 1}"):
         read_manifest(path.parent)
     path.write_text(json.dumps(values | {"labels": values["labels"][::-1]}))
     with pytest.raises(ArtifactError, match="another order"):

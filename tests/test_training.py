@@ -27,6 +27,7 @@ from serving.windows import Limits, Windows
 from training.cli import main
 from training.config import Config, load_config
 from training.corpus import read_articles
+from training.data import read_data
 from training.export import parity
 from training.finetune import uses_bf16
 from training.model import IGNORE, encoder_path, label_loss, load_network, load_tokenizer, new_network
@@ -285,3 +286,46 @@ def test_help_teaches_every_command() -> None:
         result = CliRunner().invoke(main, [name, "--help"])
         assert result.exit_code == 0
         assert len(result.output) > 300
+
+
+def test_an_average_holds_the_mean_of_the_weights_and_is_a_model_like_any(
+    toy_recipe: list[str], toy_model: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    again = load_config(None, [*toy_recipe, "epochs=1", "seed=5"])
+    fit(again, other, start=load_network(toy_model))
+    result = CliRunner().invoke(main, ["average", str(toy_model), str(other), "-o", str(tmp_path / "mean")])
+    assert result.exit_code == 0, result.output
+    states = [load_network(d).classifier.state_dict() for d in (toy_model, other, tmp_path / "mean")]
+    for one, two, mean in zip(*(state.values() for state in states), strict=True):
+        assert torch.allclose((one + two) / 2, mean, atol=1e-3)  # saved in fp16
+    manifest = read_manifest(tmp_path / "mean")
+    assert manifest.training["averaged"] == [read_manifest(d).model_version for d in (toy_model, other)]
+    assert manifest.model_version not in manifest.training["averaged"]
+    assert Predictor.load(tmp_path / "mean").predict([Article(["The army said so."])])
+
+
+def test_models_that_do_not_go_together_are_not_averaged(
+    toy_recipe: list[str], toy_model: Path, tmp_path: Path
+) -> None:
+    fit(load_config(None, [*toy_recipe, "epochs=1", "max_tokens=48"]), tmp_path / "other")
+    result = CliRunner().invoke(
+        main, ["average", str(toy_model), str(tmp_path / "other"), "-o", str(tmp_path / "mean")]
+    )
+    assert result.exit_code == 2
+    assert "do not go together" in result.output
+    assert not (tmp_path / "mean").exists()
+
+
+def test_validation_stays_the_same_under_another_seed_and_with_one_more_file(
+    toy_data: Path, tmp_path: Path
+) -> None:
+    one = write_jsonl(tmp_path / "one.jsonl", toy_rows("one", 20))
+    two = write_jsonl(tmp_path / "two.jsonl", toy_rows("two", 20))
+    values = {"data": str(toy_data), "extra_validation_share": 0.2}
+    first = read_data(Config(**values, extra_data=(str(one),), seed=1))
+    second = read_data(Config(**values, extra_data=(str(two), str(one)), seed=2))
+    held = {a.id for a in first.validation}
+    assert held == {a.id for a in second.validation if not a.id.startswith("two")}
+    assert not held & {a.id for a in second.train}
+    assert sum(a.id.startswith("two") for a in second.validation) == 4

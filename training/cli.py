@@ -1,8 +1,9 @@
-"""``sayso-train``: check data, fine-tune, evaluate, compare, export."""
+"""``sayso-train``: check data, fine-tune, average, evaluate, compare, export."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -224,6 +225,51 @@ def export(model: Path, part: str, output: Path) -> None:
 
     manifest = export_part(model, part, output)
     click.echo(f"{output}: {', '.join(sorted(manifest.files))}")
+
+
+@main.command()
+@click.argument("models", nargs=-1, required=True, type=DIRECTORY)
+@click.option("--output", "-o", type=DIRECTORY, required=True, help="Model directory to write.")
+@_command
+def average(models: tuple[Path, ...], output: Path) -> None:
+    """Average the weights of MODELS that continue from the same one, and write a model of them.
+
+    It is often better than each of them; it is calibrated and evaluated like a model that `fit` wrote.
+
+    \b
+    sayso-train fit --init models/first --set epochs=2 --set seed=1 -o models/one
+    sayso-train fit --init models/first --set epochs=2 --set seed=2 -o models/two
+    sayso-train average models/one models/two -o models/both
+    """
+    from training.recipe import average
+
+    _quiet_libraries()
+    manifest = average(models, output, say=click.echo)
+    click.echo(f"{output}: model {manifest.model_version}")
+    click.echo((output / "report.md").read_text(encoding="utf-8"))
+
+
+@main.command("join-texts")
+@click.argument("labels", type=FILE)
+@click.option(
+    "--texts", type=FILE, required=True, help="JSONL with article_id, title and text; .gz is read, too."
+)
+@click.option("--output", "-o", type=FILE, required=True, help="JSONL to write, a labelled sentence a row.")
+@_command
+def join_texts(labels: Path, texts: Path, output: Path) -> None:
+    """Join standoff LABELS, which may be shared, with their texts, which may not, to rows that `fit` takes.
+
+    \b
+    sayso-train join-texts datasets/readings.standoff --texts articles.jsonl.gz -o real.jsonl
+    sayso-train fit -c configs/release.yaml --extra-data real.jsonl -o models/release
+    """
+    from serving.rendering import open_output
+    from training.standoff import join
+
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in join(labels, texts)]
+    with open_output(output) as file:
+        file.write("".join(lines).encode())
+    click.echo(f"{output}: {len(lines):,} sentences")
 
 
 def _config(path: Path | None, overrides: tuple[str, ...], extra_data: tuple[Path, ...]) -> Config:

@@ -53,6 +53,7 @@ class Config(BaseModel):
     encoder_dropout: float = Field(0.0, ge=0, lt=1, description="in the encoder's hidden layers")
     label_smoothing: float = Field(0.05, ge=0, lt=1)
     doubt_weight: float = Field(0.5, ge=0)
+    int8_rounding: bool = Field(True, description="train with the rounding that int8 will bring")
     patience: int = Field(3, ge=1, description="evaluations without a better macro-F1 before training stops")
     evaluations_per_epoch: int = Field(1, ge=1)
     bf16: Literal["auto", "on", "off"] = "auto"

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import (
     EarlyStoppingCallback,
-    EvalPrediction,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -28,11 +27,11 @@ from transformers.trainer_utils import get_last_checkpoint
 from serving.errors import SaysoError
 from serving.labels import LABELS
 from serving.windows import Windows
-from training.calibration import Temperatures, calibrated_scores
+from training.calibration import Calibration, calibrated_scores
 from training.config import Config
 from training.data import Data, sentence_count
 from training.metrics import macro_f1
-from training.model import IGNORE, Network, Objective, new_network, parameter_groups
+from training.model import IGNORE, Network, Objective, new_network, parameter_groups, round_as_int8
 from training.sampling import Collator, EncodedCorpus, Example, TrainingEpochs
 
 _EVALUATION_BATCH = 16
@@ -46,6 +45,12 @@ class ValidationLogits:
     doubt: NDArray[np.float64]
     label: NDArray[np.int64]
 
+    @property
+    def macro_f1(self) -> float:
+        """The macro-F1 of the likeliest labels, before calibration."""
+        predicted = calibrated_scores(self.voice, self.doubt, Calibration()).argmax(-1)
+        return macro_f1([LABELS[i] for i in self.label], [LABELS[i] for i in predicted])
+
 
 @dataclass(frozen=True)
 class FineTuned:
@@ -54,8 +59,8 @@ class FineTuned:
     network: Network
     windows: Windows
     validation: ValidationLogits
-    history: list[dict[str, float]]
-    speed: dict[str, float]  # seconds and sentences a second; empty where training was resumed
+    history: list[dict[str, float]] = field(default_factory=list)
+    speed: dict[str, float] = field(default_factory=dict)  # empty where training was resumed
 
 
 def finetune(
@@ -78,6 +83,8 @@ def finetune(
     network = start or new_network(
         config.encoder, dropout=config.dropout, encoder_dropout=config.encoder_dropout
     )
+    if config.int8_rounding:
+        round_as_int8(network.classifier)
     _check_window_fits(config, network.encoder_config)
     windows = Windows(network.tokenizer, config.limits)
     epochs = TrainingEpochs(EncodedCorpus(data.train, windows), config)
@@ -92,10 +99,24 @@ def finetune(
     return FineTuned(
         network=network,
         windows=windows,
-        validation=_validation_logits(trainer.predict(reading)),  # type: ignore[arg-type]
+        validation=read_validation(network, windows, data, config),
         history=[entry for entry in trainer.state.log_history if "eval_macro_f1" in entry],
         speed={} if resume else _speed(data, trainer.state.epoch or 0, seconds),
     )
+
+
+def read_validation(network: Network, windows: Windows, data: Data, config: Config) -> ValidationLogits:
+    """Return the logits of ``data.validation`` as the exported network has them, in fp32."""
+    examples = _List(EncodedCorpus(data.validation, windows).reading(context=config.context))
+    classifier = network.classifier.eval()
+    device = next(classifier.parameters()).device
+    parts = []
+    for batch in DataLoader(examples, batch_size=_EVALUATION_BATCH, collate_fn=Collator(network.pad_id)):
+        inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask", "pooling")}
+        with torch.inference_mode():
+            logits = classifier(**inputs)
+        parts.append(_known(logits.voice.cpu().numpy(), logits.doubt.cpu().numpy(), batch["label"].numpy()))
+    return ValidationLogits(*(np.concatenate(columns) for columns in zip(*map(astuple, parts), strict=True)))
 
 
 def _speed(data: Data, epochs: float, seconds: float) -> dict[str, float]:
@@ -222,17 +243,16 @@ class _Narrator(TrainerCallback):
         )
 
 
-def _validation_logits(output: Any) -> ValidationLogits:
-    voice, doubt = output.predictions
-    label = output.label_ids[2]
+def _known(voice: NDArray[Any], doubt: NDArray[Any], label: NDArray[Any]) -> ValidationLogits:
+    """Return the logits of sentences without those of the padding."""
     known = label != IGNORE
     return ValidationLogits(voice[known].astype(np.float64), doubt[known].astype(np.float64), label[known])
 
 
-def _macro_f1_of(output: EvalPrediction) -> dict[str, float]:
-    logits = _validation_logits(output)
-    predicted = calibrated_scores(logits.voice, logits.doubt, Temperatures()).argmax(-1)
-    return {"macro_f1": macro_f1([LABELS[i] for i in logits.label], [LABELS[i] for i in predicted])}
+def _macro_f1_of(output: Any) -> dict[str, float]:
+    voice, doubt = output.predictions
+    label = output.label_ids[2]
+    return {"macro_f1": _known(voice, doubt, label).macro_f1}
 
 
 def _last_checkpoint(checkpoints: Path) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,6 +87,35 @@ class Objective(nn.Module):
         return {"loss": loss / sentences, "voice_logits": voice_logits, "doubt_logits": doubt_logits}
 
 
+def round_as_int8(classifier: SentenceClassifier) -> None:
+    """From now on, while training, round the inputs of the encoder's linear layers as the int8 export does.
+
+    Training with the rounding (Jacob et al. 2018) yields weights whose answers hardly change under it. Weights are
+    not rounded: quantized by channel, they lose little.
+    """
+    for module in classifier.encoder.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(_round_input)
+
+
+def _round_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    return (_Rounded.apply(inputs[0]),) if module.training else None
+
+
+class _Rounded(torch.autograd.Function):
+    """256 steps from the smallest to the largest value, zero among them; the gradient passes unchanged."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        low, high = values.aminmax()
+        step = ((high.clamp(min=0) - low.clamp(max=0)) / 255).clamp(min=1e-8)
+        return (values / step).round_().mul_(step)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient
+
+
 def label_loss(voice_logits: Tensor, doubt_logits: Tensor, label: Tensor) -> Tensor:
     """Return the summed negative log-likelihood of the labels under the guide's rule."""
     log_voice, log_doubt = voice_logits.log_softmax(-1), doubt_logits.log_softmax(-1)
@@ -150,6 +179,17 @@ def load_network(directory: Path, *, dropout: float = 0.0, encoder_dropout: floa
     classifier.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     tokenizer = Tokenizer.from_str(read_verified(directory, TOKENIZER, manifest).decode("utf-8"))
     return Network(classifier.eval(), config, tokenizer)
+
+
+def average_networks(networks: Sequence[Network]) -> Network:
+    """Return the first network with the mean of all weights; raises SaysoError for networks of different shapes."""
+    states = [network.classifier.state_dict() for network in networks]
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
+    if any(other != shapes[0] for other in shapes):
+        raise SaysoError("only weights of the same shapes can be averaged")
+    mean = {name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
+    networks[0].classifier.load_state_dict(mean)
+    return networks[0]
 
 
 def save_network(network: Network, directory: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import version as package_version
 from pathlib import Path
 
 from serving.artifact import (
@@ -14,24 +15,25 @@ from serving.artifact import (
     ONNX,
     TOKENIZER,
     WEIGHTS,
+    Calibration,
     Manifest,
-    Temperatures,
     new_directory,
     read_manifest,
     read_verified,
     seal,
 )
+from serving.errors import SaysoError
 from serving.labels import LABELS
 from serving.predictor import Predictor
-from serving.windows import Article, Window
-from training.calibration import fit_temperatures
-from training.config import Config, dump_config
+from serving.windows import Article, Window, Windows
+from training.calibration import fit_calibration
+from training.config import Config, dump_config, load_config
 from training.corpus import LabelledArticle, checksum, count
 from training.data import Data, read_data, sentence_count
 from training.evaluation import evaluate
 from training.export import export_int8, export_onnx
-from training.finetune import FineTuned, finetune
-from training.model import Network, save_network
+from training.finetune import FineTuned, finetune, read_validation
+from training.model import Network, average_networks, load_network, save_network
 from training.report import JSON, write_report
 
 CONFIG = "config.yaml"
@@ -58,17 +60,62 @@ def fit(
     say(_about(data))
     checkpoints = checkpoint_directory(output)
     tuned = finetune(data, config, checkpoints, resume=resume, start=start, say=say)
-    temperatures = fit_temperatures(tuned.validation.voice, tuned.validation.doubt, tuned.validation.label)
+    manifest = _write_model(config, data, tuned, output, say)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return manifest
+
+
+def average(models: Sequence[Path], output: Path, *, say: Callable[[str], None] = print) -> Manifest:
+    """Write a model whose weights are the mean of the models' weights; return its manifest.
+
+    It is calibrated and evaluated on the data of the first model's recipe. Averaging pays where the models continue
+    from the same weights, with other seeds: Wortsman et al. 2022, "Model soups". Raises SaysoError for models of
+    different shapes, and where one was chosen by other validation data: that may hold what another was trained on.
+    """
+    manifests = [read_manifest(model) for model in models]
+    for model, manifest in zip(models, manifests, strict=True):
+        if _kind(manifest) != _kind(manifests[0]):
+            raise SaysoError(
+                f"{model} and {models[0]} do not go together: they differ in encoder, windows or validation data;"
+                " average models that continue from the same one, with other seeds"
+            )
+    config = load_config(models[0] / CONFIG)
+    data = read_data(config)
+    say(_about(data))
+    network = average_networks([load_network(model) for model in models])
+    windows = Windows(network.tokenizer, config.limits)
+    tuned = FineTuned(network, windows, read_validation(network, windows, data, config))
+    return _write_model(config, data, tuned, output, say, averaged=[m.model_version for m in manifests])
+
+
+def _kind(manifest: Manifest) -> tuple[object, ...]:
+    return manifest.encoder, manifest.limits, manifest.data["validation"]["sha256"]
+
+
+def _write_model(
+    config: Config,
+    data: Data,
+    tuned: FineTuned,
+    output: Path,
+    say: Callable[[str], None],
+    averaged: Sequence[str] = (),
+) -> Manifest:
+    calibration = fit_calibration(tuned.validation.voice, tuned.validation.doubt, tuned.validation.label)
     with new_directory(output) as directory:
         say("exporting to ONNX, fp32 and int8 …")
         _write_network(tuned, data, directory)
         (directory / CONFIG).write_text(dump_config(config), encoding="utf-8")
-        manifest = seal(directory, _manifest(config, data, tuned, temperatures))
+        manifest = _manifest(config, data, tuned, calibration, version=_version(directory), averaged=averaged)
+        seal(directory, manifest)
         say("evaluating on validation and test …")
         _evaluate(directory, data)
-        manifest = seal(directory, manifest)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return manifest
+        return seal(directory, manifest)
+
+
+def _version(directory: Path) -> str:
+    """Return the date and the beginning of the weights' checksum, which no other weights have."""
+    with (directory / WEIGHTS).open("rb") as file:
+        return f"{datetime.now(UTC):%Y.%m.%d}-{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
 
 
 def checkpoint_directory(output: Path) -> Path:
@@ -115,11 +162,19 @@ def _evaluate(directory: Path, data: Data) -> None:
     )
 
 
-def _manifest(config: Config, data: Data, tuned: FineTuned, temperatures: Temperatures) -> Manifest:
+def _manifest(
+    config: Config,
+    data: Data,
+    tuned: FineTuned,
+    calibration: Calibration,
+    *,
+    version: str,
+    averaged: Sequence[str],
+) -> Manifest:
     return Manifest(
-        model_version=f"{datetime.now(UTC):%Y.%m.%d}-{checksum(data.train)[:8]}-{config.seed}",
+        model_version=version,
         limits=config.limits,
-        temperatures=temperatures,
+        calibration=calibration,
         encoder=config.encoder,
         pad_id=tuned.network.pad_id,
         data={
@@ -129,12 +184,13 @@ def _manifest(config: Config, data: Data, tuned: FineTuned, temperatures: Temper
         },
         training={
             **tuned.speed,
-            "best_validation_macro_f1": max(entry["eval_macro_f1"] for entry in tuned.history),
+            **({"averaged": list(averaged)} if averaged else {}),
+            "validation_macro_f1": round(tuned.validation.macro_f1, 5),
             "history": [
                 {"epoch": e["epoch"], "macro_f1": round(e["eval_macro_f1"], 5)} for e in tuned.history
             ],
         },
-        packages={"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        packages={"python": platform.python_version()} | {name: package_version(name) for name in _PACKAGES},
     )
 
 
