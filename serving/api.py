@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -24,6 +25,8 @@ from serving.schemas import (
     ClassifyResponse,
     ErrorCode,
     ErrorDetail,
+    ReadingRequest,
+    SentenceResult,
     error_details,
     request_models,
     sentence_result,
@@ -77,7 +80,8 @@ class Api:
 
         def response() -> bytes:
             pairs = zip(body.sentences, answers, strict=True)
-            results = [sentence_result(text, answer[0]) for text, answer in pairs]
+            result = self._result(body)
+            results = [result(text, answer[0]) for text, answer in pairs]
             return _json(ClassifyResponse(model=self.engine.model_version, sentences=results))
 
         return await _respond(sum(map(len, body.sentences)), response)
@@ -91,11 +95,17 @@ class Api:
 
         def response() -> bytes:
             pairs = zip(pieces, answer, strict=True)
-            results = [sentence_result(text, prediction, span) for (text, span), prediction in pairs]
+            result = self._result(body)
+            results = [result(text, prediction, span) for (text, span), prediction in pairs]
             model = self.engine.model_version
             return _json(AnalyzeResponse(model=model, sentences=results, summary=summarize(results)))
 
         return await _respond(sum(map(len, article.sentences)), response)
+
+    def _result(self, body: ReadingRequest) -> Callable[..., SentenceResult]:
+        """Return ``sentence_result`` with what the request wants besides the labels."""
+        threshold = self.engine.calibration.labels_90 if body.labels_90 else None
+        return partial(sentence_result, abstain_below=body.abstain_below, labels_90=threshold)
 
     async def _pieces(self, body: AnalyzeRequest) -> list[tuple[str, Span | None]]:
         """Return the article's sentences, each with its place in the text where there is a text."""

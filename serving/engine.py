@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from serving.artifact import Calibration
 from serving.batching import Batcher, BatchLimits, DrainingError, Observer
 from serving.metrics import QueueMetrics
 from serving.predictor import Article, Prediction, Predictor
@@ -20,6 +21,7 @@ class Engine:
     def __init__(self, settings: Settings, *, observer: Callable[[], Observer] = QueueMetrics) -> None:
         self.settings = settings
         self.model_version = ""
+        self.calibration = Calibration()
         self._make_observer = observer
         self._batcher: Batcher | None = None
 
@@ -34,6 +36,7 @@ class Engine:
         self._batcher = Batcher(predictor, self._limits(), observer=self._make_observer())
         await self._batcher.start()
         self.model_version = predictor.manifest.model_version
+        self.calibration = predictor.manifest.calibration
 
     async def stop(self) -> None:
         """Answer what was accepted, and end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -66,3 +67,13 @@ def label_scores(voice_scores: NDArray[Any], doubt_scores: NDArray[Any]) -> NDAr
     doubt = np.asarray(doubt_scores, dtype=np.float64)[:, None]
     voice = np.asarray(voice_scores, dtype=np.float64)
     return np.asarray((voice * (1 - doubt)) @ _RULE[False] + (voice * doubt) @ _RULE[True])
+
+
+def label_set(scores: Mapping[Label, float], threshold: float) -> list[Label]:
+    """Return the labels whose scores reach the threshold, the likeliest first, and at least that one.
+
+    >>> label_set({Label.OTHER: 0.3, Label.OFFICIAL_CLAIM: 0.6, Label.EXPERT_SKEPTICISM: 0.1}, 0.2)
+    [<Label.OFFICIAL_CLAIM: 'official_claim'>, <Label.OTHER: 'other'>]
+    """
+    ordered = sorted(scores, key=lambda label: -scores[label])
+    return [label for label in ordered if scores[label] >= threshold] or ordered[:1]

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from serving.labels import LABELS, SCORE_DIGITS, Label, Voice
+from serving.labels import LABELS, SCORE_DIGITS, Label, Voice, label_set
 from serving.predictor import Prediction
 from serving.segmentation import Span
 from serving.settings import Settings
@@ -52,13 +52,29 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class ClassifyRequest(_Request):
+class ReadingRequest(_Request):
+    """What every request may ask for besides the labels."""
+
+    abstain_below: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Answers whose score is below say `uncertain: true`; without it none is so marked.",
+        examples=[0.6],
+    )
+    labels_90: bool = Field(
+        False,
+        description="Whether answers also give the set of labels that holds the right one in nine of ten.",
+    )
+
+
+class ClassifyRequest(ReadingRequest):
     """Sentences that are read alone, each without sight of the others."""
 
     sentences: list[str]
 
 
-class AnalyzeRequest(_Request):
+class AnalyzeRequest(ReadingRequest):
     """One article, read in context: its `text` or else its `sentences` in order, and its title if any."""
 
     model_config = ConfigDict(json_schema_extra=_EXACTLY_ONE)
@@ -113,6 +129,16 @@ class SentenceResult(BaseModel):
     doubt: bool = Field(description="Whether it casts doubt on something that somebody else stands behind.")
     doubt_score: float = Field(ge=0, le=1)
     truncated: bool = Field(description="Whether it was too long to be read to its end.")
+    labels_90: list[Label] | None = Field(
+        None,
+        min_length=1,
+        max_length=4,
+        description="Labels, likeliest first, that hold the right one in nine of ten sentences; absent unless asked.",
+    )
+    uncertain: bool | None = Field(
+        None,
+        description="Whether the score is below the request's `abstain_below`; absent where none was given.",
+    )
 
 
 class Summary(BaseModel):
@@ -185,8 +211,18 @@ class ErrorEnvelope(BaseModel):
     error: Error
 
 
-def sentence_result(text: str, prediction: Prediction, span: Span | None = None) -> SentenceResult:
-    """Return a sentence of a response; ``span`` is its place in the text that it was cut from."""
+def sentence_result(
+    text: str,
+    prediction: Prediction,
+    span: Span | None = None,
+    *,
+    abstain_below: float | None = None,
+    labels_90: float | None = None,
+) -> SentenceResult:
+    """Return a sentence of a response; ``span`` is its place in the text that it was cut from.
+
+    ``labels_90`` is the score from which on a label is in that set; without it there is none.
+    """
     scores = {label: round(score, SCORE_DIGITS) for label, score in prediction.scores.items()}
     return SentenceResult(
         text=text,
@@ -200,6 +236,8 @@ def sentence_result(text: str, prediction: Prediction, span: Span | None = None)
         doubt=prediction.doubt,
         doubt_score=round(prediction.doubt_score, SCORE_DIGITS),
         truncated=prediction.truncated,
+        labels_90=None if labels_90 is None else label_set(prediction.scores, labels_90),
+        uncertain=None if abstain_below is None else scores[prediction.label] < abstain_below,
     )
 
 

@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from serving.errors import SaysoError
 from serving.labels import LABELS, VOICES, Label, label_of, label_scores
-from training.calibration import Calibration, calibrated_scores, fit_calibration
+from training.calibration import Calibration, calibrated_scores, fit_calibration, label_set_threshold
 from training.metrics import expected_calibration_error
 
 Logits = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]
@@ -97,3 +97,26 @@ def test_a_cold_voice_is_sure_of_its_likeliest_and_a_hot_one_of_none() -> None:
 def test_no_validation_sentence_is_an_error_that_says_so() -> None:
     with pytest.raises(SaysoError, match="no labelled sentence to calibrate on"):
         fit_calibration(np.empty((0, 5)), np.empty((0, 2)), np.empty(0))
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9])
+def test_label_sets_hold_the_right_label_as_often_as_promised_in_articles_not_seen(coverage: float) -> None:
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 30, 900)
+    article = np.repeat(np.arange(900), sizes)
+    # What an article is like sways all its sentences: they are not independent.
+    right = 1 / (1 + np.exp(-(rng.normal(1, 1, 900)[article] + rng.normal(0, 1, len(article)))))
+    known = article < 600
+    threshold = label_set_threshold(right[known], article[known], coverage=coverage)
+    covered = [(right[article == a] >= threshold).mean() for a in range(600, 900)]
+    assert np.mean(covered) == pytest.approx(coverage, abs=0.04)
+
+
+def test_too_few_articles_to_promise_anything_leave_every_label_in() -> None:
+    assert label_set_threshold(np.full(50, 0.9), np.repeat(np.arange(5), 10)) == 0
+
+
+def test_a_long_article_sways_the_label_sets_no_more_than_a_short_one() -> None:
+    article = np.repeat(np.arange(20), [1000, *[10] * 19])
+    right = np.where(article == 0, 0.01, 0.8)
+    assert label_set_threshold(right, article, coverage=0.9) == pytest.approx(0.8)

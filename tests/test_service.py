@@ -29,6 +29,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from serving.api import Api
+from serving.artifact import Calibration
 from serving.batching import Observer
 from serving.engine import Engine
 from serving.guard import BodyLimits, Guard
@@ -82,7 +83,7 @@ def predictor() -> Predictor:
 class FakePredictor:
     """Answers each sentence from a window of its own with the length of its text; can be held and broken."""
 
-    manifest = SimpleNamespace(model_version="fake-1")
+    manifest = SimpleNamespace(model_version="fake-1", calibration=Calibration())
 
     def __init__(self) -> None:
         self.gate, self.started = threading.Event(), threading.Event()
@@ -213,6 +214,34 @@ def test_context_is_seen_by_analyze_alone(client: TestClient) -> None:
     assert alone[1]["scores"] != joint[1]["scores"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"), [("/classify", {"sentences": ["A.", "B."]}), ("/analyze", {"sentences": ["A.", "B."]})]
+)
+def test_answers_below_the_asked_score_are_marked(
+    client: TestClient, path: str, body: dict[str, Any]
+) -> None:
+    plain = client.post(path, json=body).json()["sentences"]
+    assert all("uncertain" not in sentence for sentence in plain)
+    between = sum(sentence["score"] for sentence in plain) / 2
+    for threshold in (0, between, 1):
+        marked = client.post(path, json=body | {"abstain_below": threshold}).json()["sentences"]
+        assert [s["uncertain"] for s in marked] == [s["score"] < threshold for s in plain]
+
+
+@pytest.mark.parametrize("path", ["/classify", "/analyze"])
+def test_label_sets_come_when_they_are_asked_for(client: TestClient, predictor: Predictor, path: str) -> None:
+    body = {
+        "sentences": ["The ministry denied it.", "It rained.", "A scholar doubts that."],
+        "labels_90": True,
+    }
+    threshold = predictor.manifest.calibration.labels_90
+    for sentence in client.post(path, json=body).json()["sentences"]:
+        assert sentence["labels_90"][0] == sentence["label"]
+        likely = {label for label, score in sentence["scores"].items() if score >= threshold}
+        assert set(sentence["labels_90"]) == likely | {sentence["label"]}
+    assert "labels_90" not in client.post(path, json=body | {"labels_90": False}).json()["sentences"][0]
+
+
 @pytest.mark.parametrize("text", NASTY)
 def test_odd_texts_get_an_answer(client: TestClient, text: str) -> None:
     classified = client.post("/classify", json={"sentences": [text]})
@@ -286,7 +315,12 @@ def test_a_megabyte_of_text_is_answered() -> None:
             "body",
             "expected either text or sentences, found both",
         ),
-        ("/analyze", {"text": "a", "titel": "b"}, "titel", "unknown field; known are title, text, sentences"),
+        (
+            "/analyze",
+            {"text": "a", "titel": "b"},
+            "titel",
+            "unknown field; known are abstain_below, labels_90, title, text, sentences",
+        ),
         ("/classify", {"sentences": []}, "sentences", "List should have at least 1 item"),
         ("/classify", {"sentences": ["a", "b", ""]}, "sentences[2]", "sentences[2]: String should have"),
         (
@@ -296,6 +330,8 @@ def test_a_megabyte_of_text_is_answered() -> None:
             "sentences[1]: expected more than white space",
         ),
         ("/classify", [], "body", "Input should be an object"),
+        ("/classify", {"sentences": ["a"], "abstain_below": 1.5}, "abstain_below", "less than or equal to 1"),
+        ("/analyze", {"text": "a", "abstain_below": "high"}, "abstain_below", "valid number"),
     ],
 )
 def test_422_names_the_field(client: TestClient, path: str, body: Any, place: str, message: str) -> None:

@@ -329,3 +329,11 @@ def test_validation_stays_the_same_under_another_seed_and_with_one_more_file(
     assert held == {a.id for a in second.validation if not a.id.startswith("two")}
     assert not held & {a.id for a in second.train}
     assert sum(a.id.startswith("two") for a in second.validation) == 4
+
+
+def test_validation_files_are_chosen_by_and_not_trained_on(toy_data: Path, tmp_path: Path) -> None:
+    mine = write_jsonl(tmp_path / "mine.jsonl", toy_rows("mine", 3))
+    without = read_data(Config(data=str(toy_data)))
+    data = read_data(Config(data=str(toy_data), validation_data=(str(mine),)))
+    assert data.train == without.train
+    assert [a.id for a in data.validation if a not in without.validation] == ["mine-0", "mine-1", "mine-2"]

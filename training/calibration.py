@@ -20,7 +20,7 @@ from serving.artifact import Calibration
 from serving.errors import SaysoError
 from serving.labels import LABELS, Label, label_scores
 
-__all__ = ["Calibration", "calibrated_scores", "fit_calibration"]
+__all__ = ["Calibration", "calibrated_scores", "fit_calibration", "label_set_threshold"]
 
 # Beyond these a temperature no longer calibrates: it makes scores all one or all equal.
 _MIN, _MAX = 0.1, 10.0
@@ -32,12 +32,16 @@ _SKEPTICISM = LABELS.index(Label.EXPERT_SKEPTICISM)
 
 
 def fit_calibration(
-    voice_logits: NDArray[Any], doubt_logits: NDArray[Any], label_index: NDArray[Any]
+    voice_logits: NDArray[Any],
+    doubt_logits: NDArray[Any],
+    label_index: NDArray[Any],
+    article: NDArray[Any] | None = None,
 ) -> Calibration:
-    """Return the temperatures under which the right labels are likeliest, and the shift of doubt.
+    """Return the temperatures under which the right labels are likeliest, the shift of doubt, and the label sets.
 
-    Shapes: ``voice_logits`` (n, 5), ``doubt_logits`` (n, 2), its second column for doubt, and ``label_index``
-    (n,) into ``LABELS``. The result depends on nothing but the arguments; the temperatures are never worse than none.
+    Shapes: ``voice_logits`` (n, 5), ``doubt_logits`` (n, 2), its second column for doubt, ``label_index`` (n,) into
+    ``LABELS``, and ``article`` (n,) any number by article; without it each sentence is an article of its own. The
+    result depends on nothing but the arguments; the temperatures are never worse than none.
     """
     voice, doubt = np.asarray(voice_logits, dtype=np.float64), np.asarray(doubt_logits, dtype=np.float64)
     gold = np.asarray(label_index, dtype=np.intp)
@@ -51,7 +55,10 @@ def fit_calibration(
     found = [minimize(loss, np.log(start), method="L-BFGS-B", bounds=bounds).x for start in _STARTS]
     best = min([np.zeros(2), *found], key=loss)
     temperatures = Calibration(*(float(t) for t in np.exp(best)))
-    return replace(temperatures, doubt_shift=_matching_shift(voice, doubt, gold, temperatures))
+    shifted = replace(temperatures, doubt_shift=_matching_shift(voice, doubt, gold, temperatures))
+    scores = calibrated_scores(voice, doubt, shifted)
+    article = np.arange(len(gold)) if article is None else np.asarray(article)
+    return replace(shifted, labels_90=label_set_threshold(scores[np.arange(len(gold)), gold], article))
 
 
 def _matching_shift(
@@ -68,6 +75,21 @@ def _matching_shift(
         return abs(int((scores.argmax(axis=1) == _SKEPTICISM).sum()) - wanted)
 
     return float(min(_SHIFTS, key=missed)) if wanted else 0.0
+
+
+def label_set_threshold(right_scores: NDArray[Any], article: NDArray[Any], *, coverage: float = 0.9) -> float:
+    """Return the score from which on labels make sets that hold the right one with the coverage.
+
+    Split conformal prediction for data in groups (Lee, Barber and Willett 2023, HCP): sentences of an article are not
+    exchangeable, articles are, so every article weighs the same, and one more of unknown scores is reckoned with.
+    ``right_scores`` (n,) are the right labels' scores. Returns 0, for the set of all labels, where too few articles
+    are known for the coverage.
+    """
+    _, index, sizes = np.unique(article, return_inverse=True, return_counts=True)
+    missed = 1 - coverage * (len(sizes) + 1) / len(sizes)
+    if missed < 0:
+        return 0.0
+    return float(np.quantile(right_scores, missed, weights=1 / sizes[index], method="inverted_cdf"))
 
 
 def calibrated_scores(

@@ -17,9 +17,10 @@ import click
 from serving.errors import SaysoError
 
 if TYPE_CHECKING:
+    from serving.predictor import Predictor
     from training.config import Config
     from training.corpus import LabelledArticle
-    from training.evaluation import Evaluation, Reader
+    from training.evaluation import Evaluation
     from training.model import Network
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
@@ -99,6 +100,9 @@ def check_data(files: tuple[Path, ...]) -> None:
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Overrides the recipe; repeatable."
 )
 @click.option("--extra-data", multiple=True, type=FILE, help="Labelled file to train on besides; repeatable.")
+@click.option(
+    "--validation-data", multiple=True, type=FILE, help="Labelled file to choose and calibrate by besides."
+)
 @click.option("--output", "-o", type=DIRECTORY, required=True, help="Model directory to write.")
 @click.option(
     "--init", metavar="DIR|default", help="Continue from a model's weights, or from the embedded default's."
@@ -108,6 +112,7 @@ def fit(
     config: Path | None,
     overrides: tuple[str, ...],
     extra_data: tuple[Path, ...],
+    validation_data: tuple[Path, ...],
     output: Path,
     init: str | None,
     resume: bool,
@@ -128,7 +133,7 @@ def fit(
     hint = f"; run the same command with --resume to go on from {checkpoints}" if not resume else ""
     with _expected_errors(hint):
         _quiet_libraries()
-        settings = _config(config, overrides, extra_data)
+        settings = _config(config, overrides, extra_data=extra_data, validation_data=validation_data)
         manifest = fit(settings, output, resume=resume, start=_start(init, settings), say=click.echo)
         click.echo(f"{output}: model {manifest.model_version}")
         click.echo((output / "report.md").read_text(encoding="utf-8"))
@@ -215,6 +220,35 @@ def compare(model: Path, single: Path | None, data: tuple[str, ...]) -> None:
 
 
 @main.command()
+@click.option("--model", "-m", type=DIRECTORY, help=MODEL_HELP)
+@click.option("--cases", type=FILE, help="JSONL of cases; without it, datasets/behaviour.jsonl.")
+@click.option("--show", is_flag=True, help="Show every case that fails.")
+@_command
+def behaviour(model: Path | None, cases: Path | None, show: bool) -> None:
+    """Test what a careful reader never gets wrong, capability by capability, and add the table to the report.
+
+    A case is one short article or several, each with a target sentence: its label must be right, must not follow
+    a name (invariance), or must change with the role (direction).
+    """
+    from serving.artifact import DEFAULT_MODEL, read_manifest, seal
+    from serving.predictor import Predictor
+    from training.behaviour import read_cases, run
+    from training.report import behaviour_lines, write_behaviour
+    from training.splits import written_file
+
+    directory = model or DEFAULT_MODEL
+    found = run(Predictor.load(directory), read_cases(cases or written_file("behaviour.jsonl")))
+    for failure in found.failures if show else ():
+        click.echo(f"{failure.case.capability}: {failure.case.note}")
+        for target, answer in zip(failure.case.articles, failure.answers, strict=True):
+            click.echo(f"  {answer.value}, right {target.label.value}: {target.sentences[target.target - 1]}")
+    manifest = read_manifest(directory)
+    figures = write_behaviour(found, directory, model=manifest.model_version)
+    seal(directory, manifest)
+    click.echo("\n".join(behaviour_lines(figures)))
+
+
+@main.command()
 @click.option("--model", "-m", type=DIRECTORY, required=True, help="Model directory that `fit` wrote.")
 @click.option("--part", type=click.Choice(["serving", "checkpoint"]), default="serving", show_default=True)
 @click.option("--output", "-o", type=DIRECTORY, required=True, help="Model directory to write.")
@@ -272,11 +306,11 @@ def join_texts(labels: Path, texts: Path, output: Path) -> None:
     click.echo(f"{output}: {len(lines):,} sentences")
 
 
-def _config(path: Path | None, overrides: tuple[str, ...], extra_data: tuple[Path, ...]) -> Config:
+def _config(path: Path | None, overrides: tuple[str, ...], **files: tuple[Path, ...]) -> Config:
     from training.config import load_config
 
-    extra = {"extra_data": tuple(str(p) for p in extra_data)} if extra_data else {}
-    return load_config(path, overrides, **extra)
+    given = {key: tuple(str(p) for p in paths) for key, paths in files.items() if paths}
+    return load_config(path, overrides, **given)
 
 
 def _start(init: str | None, config: Config) -> Network | None:
@@ -293,7 +327,9 @@ def _start(init: str | None, config: Config) -> Network | None:
     return load_network(directory, dropout=config.dropout, encoder_dropout=config.encoder_dropout)
 
 
-def _evaluated(predictor: Reader, articles: list[LabelledArticle], name: str, *, alone: bool) -> Evaluation:
+def _evaluated(
+    predictor: Predictor, articles: list[LabelledArticle], name: str, *, alone: bool
+) -> Evaluation:
     from training.data import sentence_count
     from training.evaluation import evaluate
 
@@ -302,7 +338,8 @@ def _evaluated(predictor: Reader, articles: list[LabelledArticle], name: str, *,
     with click.progressbar(
         length=sentence_count(articles), label=label, file=sys.stderr, hidden=hidden
     ) as bar:
-        return evaluate(predictor, articles, alone=alone, progress=bar.update)
+        threshold = predictor.manifest.calibration.labels_90
+        return evaluate(predictor, articles, alone=alone, labels_90=threshold, progress=bar.update)
 
 
 def _rows(model: Path, single: Path | None, config: Config) -> Iterator[Any]:

@@ -23,9 +23,10 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # Data: a folder with train.jsonl, validation.jsonl and test.jsonl, and files that are trained on besides.
+    # Data: a folder with train.jsonl, validation.jsonl and test.jsonl, and files to train on and to choose by besides.
     data: str = "datasets"
     extra_data: tuple[str, ...] = ()
+    validation_data: tuple[str, ...] = ()
     extra_validation_share: float = Field(0.08, ge=0, le=0.5)
     max_sentences: int = Field(0, ge=0, description="train on about so many sentences; 0 means all")
 

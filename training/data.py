@@ -39,9 +39,11 @@ def read_set(name: str) -> list[LabelledArticle]:
 
 
 def read_data(config: Config) -> Data:
-    """Return the data of a recipe: the written splits, and of extra files a part for validation, by article."""
+    """Return the data of a recipe: the written splits, and the extra files, a part of each kept for validation."""
     written = read_written(Path(config.data))
     train, validation = list(written.train), list(written.validation)
+    if config.validation_data:
+        validation += read_articles([Path(path) for path in config.validation_data])
     for extra in _extra_files(config):
         if config.extra_validation_share:
             extra, held = split_off(extra, share=config.extra_validation_share, seed=_SPLIT_SEED)

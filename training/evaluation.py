@@ -47,6 +47,14 @@ class Group:
 
 
 @dataclass(frozen=True)
+class LabelSets:
+    """How often the ``labels_90`` hold the right label, by sentence, and how many labels they hold on average."""
+
+    coverage: float
+    size: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The figures of one model on one data set, read in context or each sentence alone.
 
@@ -69,6 +77,7 @@ class Evaluation:
     doubt_f1: float | None
     ece: float
     brier: float
+    sets_90: LabelSets
     groups: Mapping[str, Mapping[str, Group]]
     confusion: NDArray[np.int64]
     article_confusion: NDArray[np.int64]
@@ -89,11 +98,13 @@ def evaluate(
     articles: Sequence[LabelledArticle],
     *,
     alone: bool = False,
+    labels_90: float = 0.0,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Return the predictor's figures on labelled articles; ``alone`` shows it every sentence by itself.
 
-    ``progress`` is called with the number of sentences read since the last call.
+    ``labels_90`` is the score from which on a label is in the set of ``labels_90``. ``progress`` is called with the
+    number of sentences read since the last call.
     """
     gold = [sentence for article in articles for sentence in article.sentences]
     if not gold:
@@ -120,6 +131,7 @@ def evaluate(
         doubt_f1=_doubt_f1(gold, predictions),
         ece=metrics.expected_calibration_error(scores, gold_index),
         brier=metrics.brier(scores, gold_index),
+        sets_90=_label_sets(scores, gold_index, labels_90),
         groups=_groups(articles, by_article),
         confusion=by_article.sum(axis=0),
         article_confusion=by_article,
@@ -186,6 +198,11 @@ def _portions(units: Sequence[Article]) -> Iterator[list[Article]]:
             portion, size = [], 0
     if portion:
         yield portion
+
+
+def _label_sets(scores: NDArray[np.float64], gold_index: NDArray[np.int64], threshold: float) -> LabelSets:
+    held = (scores >= threshold) | (scores == scores.max(axis=1, keepdims=True))
+    return LabelSets(float(held[np.arange(len(held)), gold_index].mean()), float(held.sum(axis=1).mean()))
 
 
 def _voice_macro_f1(gold: Sequence[Sentence], predictions: Sequence[Prediction]) -> float | None:

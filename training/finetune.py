@@ -39,7 +39,7 @@ _EVALUATION_BATCH = 16
 
 @dataclass(frozen=True)
 class ValidationLogits:
-    """Every validation sentence once: ``voice`` (n, 5) and ``doubt`` (n, 2) logits, ``label`` indexes (n,)."""
+    """The validation sentences in order: ``voice`` (n, 5) and ``doubt`` (n, 2) logits, ``label`` indexes (n,)."""
 
     voice: NDArray[np.float64]
     doubt: NDArray[np.float64]

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 from pathlib import Path
 
+import numpy as np
+
 from serving.artifact import (
     ENCODER,
     ONNX,
@@ -100,7 +102,9 @@ def _write_model(
     say: Callable[[str], None],
     averaged: Sequence[str] = (),
 ) -> Manifest:
-    calibration = fit_calibration(tuned.validation.voice, tuned.validation.doubt, tuned.validation.label)
+    logits = tuned.validation
+    article = np.repeat(np.arange(len(data.validation)), [len(a.sentences) for a in data.validation])
+    calibration = fit_calibration(logits.voice, logits.doubt, logits.label, article)
     with new_directory(output) as directory:
         say("exporting to ONNX, fp32 and int8 …")
         _write_network(tuned, data, directory)
@@ -152,12 +156,16 @@ def _sample_windows(tuned: FineTuned, data: Data) -> list[Window]:
 
 def _evaluate(directory: Path, data: Data) -> None:
     predictor = Predictor.load(directory)
+    threshold = predictor.manifest.calibration.labels_90
     sets = {"validation": data.validation, "test": data.test}
     sets = {name: articles for name, articles in sets.items() if articles}
     write_report(
-        {name: evaluate(predictor, articles) for name, articles in sets.items()},
+        {name: evaluate(predictor, articles, labels_90=threshold) for name, articles in sets.items()},
         directory,
-        alone={name: evaluate(predictor, articles, alone=True) for name, articles in sets.items()},
+        alone={
+            name: evaluate(predictor, articles, alone=True, labels_90=threshold)
+            for name, articles in sets.items()
+        },
         model=predictor.manifest.model_version,
     )
 

@@ -22,6 +22,7 @@ from sklearn.metrics import precision_recall_curve
 
 from serving.errors import SaysoError
 from serving.labels import LABELS
+from training.behaviour import Behaviour
 from training.evaluation import Evaluation, gain
 from training.metrics import reliability
 
@@ -76,6 +77,16 @@ def write_comparison(comparison: Mapping[str, Any], directory: Path, *, model: s
     report = _read(directory, model)
     report["comparison"] = _rounded(comparison)
     return _write(report, directory)
+
+
+def write_behaviour(behaviour: Behaviour, directory: Path, *, model: str = "") -> dict[str, Any]:
+    """Write the cases and failures by capability into the report, in place of earlier ones; return them."""
+    report = _read(directory, model)
+    failed = behaviour.failed
+    report["behaviour"] = {c: {"cases": n, "failed": failed[c]} for c, n in behaviour.cases.items()}
+    _write(report, directory)
+    figures: dict[str, Any] = report["behaviour"]
+    return figures
 
 
 def read_report(directory: Path) -> dict[str, Any]:
@@ -151,6 +162,7 @@ def _figures(evaluation: Evaluation) -> dict[str, Any]:
         "doubt_f1": evaluation.doubt_f1,
         "ece": evaluation.ece,
         "brier": evaluation.brier,
+        "sets_90": asdict(evaluation.sets_90),
         "truncated": evaluation.truncated,
         "sentences_per_second": round(evaluation.sentences_per_second, 1),
         "labels": labels,
@@ -179,7 +191,9 @@ _LEGEND = """\
 Macro-F1 is the mean F1 over the four labels; square brackets hold 95 % bootstrap intervals over articles.
 Voice macro-F1 is over the five voices, doubt F1 of the sentences that cast doubt.
 ECE is the expected calibration error of the top score (15 bins of equal width); Brier is summed over the
-labels, from 0 (best) to 2. AP is average precision, the area under the precision-recall curve."""
+labels, from 0 (best) to 2. `labels_90` are the sets that are to hold the right label in nine of ten sentences: how
+often they do, and how many labels they hold on average. AP is average precision, the area under the
+precision-recall curve."""
 
 
 def render_markdown(report: Mapping[str, Any]) -> str:
@@ -192,6 +206,8 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         lines += _section_lines(name, section)
     if report.get("comparison"):
         lines += ["## Comparison", "", *comparison_lines(report["comparison"]), ""]
+    if report.get("behaviour"):
+        lines += ["## Behaviour", "", *behaviour_lines(report["behaviour"]), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -208,6 +224,16 @@ def comparison_row(row: Mapping[str, Any], datasets: Sequence[str]) -> list[str]
     cells = [_with_interval(row["datasets"][name]) for name in datasets]
     seconds = row.get("training_seconds")
     return [row["name"], *cells, "" if seconds is None else f"{seconds:,.1f} s"]
+
+
+def behaviour_lines(behaviour: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return the table of a behavioural test, the whole of it last."""
+    whole = {key: sum(figures[key] for figures in behaviour.values()) for key in ("cases", "failed")}
+    rows = [
+        [name, f"{f['cases']:,}", f"{f['failed']:,}", f"{f['failed'] / f['cases']:.0%}"]
+        for name, f in {**behaviour, "all": whole}.items()
+    ]
+    return _table(["capability", "cases", "failed", "failure rate"], rows)
 
 
 def _section_lines(name: str, section: Section) -> Iterator[str]:
@@ -228,6 +254,8 @@ def _section_lines(name: str, section: Section) -> Iterator[str]:
 def _headline_lines(section: Section, readings: Mapping[str, Any]) -> list[str]:
     rows = [["macro-F1", *map(_with_interval, readings.values())]]
     rows += [[title, *(_figure(f[key]) for f in readings.values())] for title, key in _HEADLINES.items()]
+    for title, key in (("coverage of `labels_90`", "coverage"), ("labels in `labels_90`", "size")):
+        rows += [[title, *(_figure(f["sets_90"][key]) for f in readings.values())]]
     rows += [["sentences cut to the window", *(f"{f['truncated']:,}" for f in readings.values())]]
     rows += [["sentences per second", *(f"{f['sentences_per_second']:,.1f}" for f in readings.values())]]
     lines = [*_table(["", *readings], rows), ""]
@@ -296,6 +324,7 @@ def _draw(evaluation: Evaluation, name: str, directory: Path) -> dict[str, str]:
         "confusion": ("confusion matrix", _confusion_figure(evaluation.confusion, reading)),
         "reliability": ("reliability diagram", _reliability_figure(evaluation, reading)),
         "precision-recall": ("precision and recall", _precision_recall_figure(evaluation, reading)),
+        "risk-coverage": ("risk and coverage", _risk_coverage_figure(evaluation, reading)),
     }
     files = {}
     for stem, (kind, figure) in figures.items():
@@ -367,6 +396,31 @@ def _precision_recall_figure(evaluation: Evaluation, reading: str) -> Figure:
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     axes.set_title(f"Precision and recall: {reading}\n(marks: the answers as given)", fontsize=11)
     axes.legend(loc="lower left", fontsize=9)
+    _grid(axes)
+    return figure
+
+
+def _risk_coverage_figure(evaluation: Evaluation, reading: str) -> Figure:
+    """Draw the share of wrong answers among those that remain when the least sure are left out."""
+    top = evaluation.scores.max(axis=1)
+    surest_first = np.argsort(-top, kind="stable")
+    wrong = (evaluation.scores.argmax(axis=1) != evaluation.gold_index)[surest_first]
+    answered = np.arange(1, len(wrong) + 1)
+    risk, coverage, top = wrong.cumsum() / answered, answered / len(wrong), top[surest_first]
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(coverage, risk, color=_COLOURS[0], linewidth=1.8)
+    for threshold in (0.9, 0.8, 0.7, 0.6, 0.5):
+        if count := int((top >= threshold).sum()):
+            at = (coverage[count - 1], risk[count - 1])
+            axes.plot(*at, "o", color=_COLOURS[1], markersize=5)
+            axes.annotate(
+                f"{threshold:g}", at, xytext=(-3, 7), textcoords="offset points", ha="right", fontsize=9
+            )
+    axes.set(
+        xlim=(0, 1.02), ylim=(0, None), xlabel="share of sentences answered", ylabel="share of them wrong"
+    )
+    axes.set_title(f"Risk and coverage: {reading}\n(marks: `abstain_below`)", fontsize=11)
     _grid(axes)
     return figure
 

@@ -97,6 +97,11 @@ def assign(articles: Iterable[LabelledArticle], *, seed: int = SEED) -> dict[str
 _WHERE = "run in the repository, or pass the folder that holds its datasets/*.jsonl"
 
 
+def written_file(name: str) -> Path:
+    """Return a file of the repository's ``datasets/``."""
+    return _written_folder() / name
+
+
 def _written_folder() -> Path:
     candidates = [Path("datasets"), Path(__file__).parents[1] / "datasets"]
     for folder in candidates:
