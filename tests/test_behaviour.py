@@ -40,7 +40,6 @@ def test_the_default_fails_no_more_cases_than_its_report_says(behaviour: Behavio
 
 def test_the_suite_is_as_large_as_the_card_says_and_no_case_stands_twice() -> None:
     counts = Counter(case.capability for case in SUITE)
-    assert counts.pop("role-reversal") >= 100
     assert len(counts) >= 12
     assert counts.total() >= 300
     assert len({case.articles for case in SUITE}) == len(SUITE)
@@ -106,6 +105,8 @@ def test_the_command_shows_failures_and_adds_them_to_the_report(toy_model: Path,
     result = CliRunner().invoke(main, ["behaviour", "-m", str(out), "--cases", str(path), "--show"])
     assert result.exit_code == 0, result.output
     assert "The same." in result.output
-    assert read_report(out)["behaviour"] == {"c": {"cases": 1, "failed": 1}}
+    reported = read_report(out)["behaviour"]["c"]
+    assert (reported["cases"], reported["failed"]) == (1, 1)
+    assert reported["examples"][0]["sentence"] == "The same."
     assert "| c | 1 | 1 | 100% |" in (out / "report.md").read_text()
     assert Predictor.load(out)  # sealed again

@@ -213,6 +213,7 @@ def test_every_plot_is_linked_and_is_a_picture(evaluation: Evaluation, tmp_path:
         "confusion-real-news.png",
         "reliability-real-news.png",
         "precision-recall-real-news.png",
+        "risk-coverage-real-news.png",
     ]
     assert sorted(f.name for f in files) == sorted([*linked, "report.json", "report.md"])
     assert sorted(f.name for f in tmp_path.iterdir()) == sorted(f.name for f in files)

@@ -148,10 +148,16 @@ def fit(
     "--output", "-o", type=DIRECTORY, help="Where the report goes; by default into the model directory."
 )
 @click.option("--precision", type=click.Choice(["int8", "fp32"]), default="int8", show_default=True)
+@click.option("--fidelity", is_flag=True, help="Read in fp32, too, and tell what int8 costs.")
 @click.option("--about", default="", help="A sentence in the report on what the data is.")
 @_command
 def evaluate(
-    model: Path | None, data: tuple[str, ...], output: Path | None, precision: str, about: str
+    model: Path | None,
+    data: tuple[str, ...],
+    output: Path | None,
+    precision: str,
+    fidelity: bool,
+    about: str,
 ) -> None:
     """Measure a model on labelled data, in context and sentence by sentence, through the serving code.
 
@@ -171,10 +177,13 @@ def evaluate(
     sets = {dataset_name(name): read_set(name) for name in data}
     in_context = {name: _evaluated(predictor, articles, name, alone=False) for name, articles in sets.items()}
     alone = {name: _evaluated(predictor, articles, name, alone=True) for name, articles in sets.items()}
+    fp32 = Predictor.load(directory, precision="fp32") if fidelity else None
+    exact = {n: _evaluated(fp32, articles, n, alone=False) for n, articles in sets.items()} if fp32 else None
     write_report(
         in_context,
         output or directory,
         alone=alone,
+        exact=exact,
         about=dict.fromkeys(sets, about) if about else None,
         model=predictor.manifest.model_version,
     )
@@ -261,6 +270,46 @@ def export(model: Path, part: str, output: Path) -> None:
     click.echo(f"{output}: {', '.join(sorted(manifest.files))}")
 
 
+@main.command("probe")
+@click.option("--real", type=FILE, help="Labelled real articles, to see how unlike them the corpus is.")
+@_command
+def probe_artefacts(real: Path | None) -> None:
+    """Probe the written corpus: how far can labels be guessed from a sliver of each sentence?
+
+    \b
+    sayso-train probe
+    sayso-train probe --real labelled-news.jsonl
+    """
+    from training.data import read_set
+    from training.probes import probe, tell_apart
+    from training.report import table
+
+    train, test = read_set("train"), read_set("test")
+    rows = [
+        [name, f"{macro_f1:.3f} [{interval.low:.3f}, {interval.high:.3f}]"]
+        for name, (macro_f1, interval) in probe(train, test).items()
+    ]
+    click.echo("\n".join(table(["seen of each sentence", "macro-F1 on test"], rows)))
+    if real is not None:
+        auc = tell_apart(train, read_set(str(real)))
+        click.echo(f"\nwritten against real articles, cross-validated AUC: {auc:.3f} (0.5 is chance)")
+
+
+@main.command()
+@click.option("--model", "-m", type=DIRECTORY, help=MODEL_HELP)
+@click.option("--beside", multiple=True, type=DIRECTORY, help="Another model whose figures are shown, too.")
+@_command
+def card(model: Path | None, beside: tuple[Path, ...]) -> None:
+    """Write a model's card (README.md) from its reports; evaluate, compare and test its behaviour first."""
+    from serving.artifact import DEFAULT_MODEL, read_manifest, seal
+    from training.card import write_card
+
+    directory = model or DEFAULT_MODEL
+    path = write_card(directory, beside)
+    seal(directory, read_manifest(directory))
+    click.echo(f"{path}")
+
+
 @main.command()
 @click.argument("models", nargs=-1, required=True, type=DIRECTORY)
 @click.option("--output", "-o", type=DIRECTORY, required=True, help="Model directory to write.")
@@ -294,7 +343,7 @@ def join_texts(labels: Path, texts: Path, output: Path) -> None:
     """Join standoff LABELS, which may be shared, with their texts, which may not, to rows that `fit` takes.
 
     \b
-    sayso-train join-texts datasets/readings.standoff --texts articles.jsonl.gz -o real.jsonl
+    sayso-train join-texts datasets/readings-1.standoff --texts articles.jsonl.gz -o real.jsonl
     sayso-train fit -c configs/release.yaml --extra-data real.jsonl -o models/release
     """
     from serving.rendering import open_output

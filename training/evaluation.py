@@ -93,6 +93,14 @@ class Gain:
     interval: metrics.Interval
 
 
+@dataclass(frozen=True)
+class Fidelity:
+    """How near int8 is to fp32: the share of equal labels, and the macro-F1 that fp32 has."""
+
+    agreement: float
+    exact_macro_f1: float
+
+
 def evaluate(
     predictor: Reader,
     articles: Sequence[LabelledArticle],
@@ -148,6 +156,12 @@ def gain(evaluation: Evaluation, base: Evaluation) -> Gain:
         raise SaysoError("evaluations of different data cannot be compared; evaluate both on the same")
     interval = metrics.macro_f1_gain_interval(evaluation.article_confusion, base.article_confusion)
     return Gain(evaluation.macro_f1 - base.macro_f1, interval)
+
+
+def fidelity(evaluation: Evaluation, exact: Evaluation) -> Fidelity:
+    """Return how near an evaluation is to the ``exact`` one of the same articles in the same order."""
+    same = evaluation.scores.argmax(axis=1) == exact.scores.argmax(axis=1)
+    return Fidelity(float(same.mean()), exact.macro_f1)
 
 
 def read(

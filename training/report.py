@@ -23,13 +23,14 @@ from sklearn.metrics import precision_recall_curve
 from serving.errors import SaysoError
 from serving.labels import LABELS
 from training.behaviour import Behaviour
-from training.evaluation import Evaluation, gain
+from training.evaluation import Evaluation, fidelity, gain
 from training.metrics import reliability
 
 JSON = "report.json"
 MARKDOWN = "report.md"
 _VERSION = 1
 _DECIMALS = 6
+_EXAMPLES = 2
 _TITLES = [label.value.replace("third_party", "third-party").replace("_", " ") for label in LABELS]
 # A bin of the reliability diagram with fewer sentences says little; it is drawn hollow and off the line.
 _FEW = 10
@@ -46,16 +47,18 @@ def write_report(
     directory: Path,
     *,
     alone: Mapping[str, Evaluation] | None = None,
+    exact: Mapping[str, Evaluation] | None = None,
     about: Mapping[str, str] | None = None,
     model: str = "",
 ) -> list[Path]:
     """Write the evaluations, by data set name, into the report in ``directory``; return the files written.
 
-    ``alone`` are the same data sets with each sentence read alone, shown beside. ``about`` says in a sentence
-    what a data set is. ``model`` names what was measured: a report on another is replaced, never added to.
+    ``alone`` are the same data sets with each sentence read alone, shown beside, and ``exact`` the same in fp32, to
+    tell what int8 costs. ``about`` says in a sentence what a data set is. ``model`` names
+    what was measured: a report on another is replaced, never added to.
     """
-    alone, about = alone or {}, about or {}
-    if unknown := [name for name in [*alone, *about] if name not in evaluations]:
+    alone, exact, about = alone or {}, exact or {}, about or {}
+    if unknown := [name for name in [*alone, *exact, *about] if name not in evaluations]:
         known = ", ".join(evaluations)
         raise SaysoError(
             f"{', '.join(unknown)}: not evaluated, so there is no section to add to; expected {known}"
@@ -65,6 +68,8 @@ def write_report(
     plots: list[Path] = []
     for name, evaluation in evaluations.items():
         section = _section(evaluation, alone.get(name), about.get(name, ""))
+        if name in exact:
+            section["fidelity"] = _rounded(asdict(fidelity(evaluation, exact[name])))
         section["plots"] = _draw(evaluation, name, directory)
         plots += [directory / plot for plot in section["plots"].values()]
         report["datasets"][name] = section
@@ -83,10 +88,32 @@ def write_behaviour(behaviour: Behaviour, directory: Path, *, model: str = "") -
     """Write the cases and failures by capability into the report, in place of earlier ones; return them."""
     report = _read(directory, model)
     failed = behaviour.failed
-    report["behaviour"] = {c: {"cases": n, "failed": failed[c]} for c, n in behaviour.cases.items()}
+    report["behaviour"] = {
+        capability: {
+            "cases": cases,
+            "failed": failed[capability],
+            "examples": _examples(behaviour, capability),
+        }
+        for capability, cases in behaviour.cases.items()
+    }
     _write(report, directory)
     figures: dict[str, Any] = report["behaviour"]
     return figures
+
+
+def _examples(behaviour: Behaviour, capability: str) -> list[dict[str, str]]:
+    """Return the wrongly answered sentences of the first failures, with what was said and what is right."""
+    pairs = [
+        (target, answer)
+        for failure in behaviour.failures
+        if failure.case.capability == capability
+        for target, answer in zip(failure.case.articles, failure.answers, strict=True)
+        if answer is not target.label
+    ]
+    return [
+        {"sentence": target.sentences[target.target - 1], "answer": answer.value, "right": target.label.value}
+        for target, answer in pairs[:_EXAMPLES]
+    ]
 
 
 def read_report(directory: Path) -> dict[str, Any]:
@@ -216,7 +243,7 @@ def comparison_lines(comparison: Mapping[str, Any]) -> list[str]:
     rows = [comparison_row(row, comparison["datasets"]) for row in comparison["rows"]]
     header = ["", *(f"{name}: macro-F1" for name in comparison["datasets"]), "training"]
     about = [comparison["about"], ""] if comparison.get("about") else []
-    return [*about, *_table(header, rows)]
+    return [*about, *table(header, rows)]
 
 
 def comparison_row(row: Mapping[str, Any], datasets: Sequence[str]) -> list[str]:
@@ -233,7 +260,7 @@ def behaviour_lines(behaviour: Mapping[str, Mapping[str, int]]) -> list[str]:
         [name, f"{f['cases']:,}", f"{f['failed']:,}", f"{f['failed'] / f['cases']:.0%}"]
         for name, f in {**behaviour, "all": whole}.items()
     ]
-    return _table(["capability", "cases", "failed", "failure rate"], rows)
+    return table(["capability", "cases", "failed", "failure rate"], rows)
 
 
 def _section_lines(name: str, section: Section) -> Iterator[str]:
@@ -258,10 +285,13 @@ def _headline_lines(section: Section, readings: Mapping[str, Any]) -> list[str]:
         rows += [[title, *(_figure(f["sets_90"][key]) for f in readings.values())]]
     rows += [["sentences cut to the window", *(f"{f['truncated']:,}" for f in readings.values())]]
     rows += [["sentences per second", *(f"{f['sentences_per_second']:,.1f}" for f in readings.values())]]
-    lines = [*_table(["", *readings], rows), ""]
+    lines = [*table(["", *readings], rows), ""]
     if found := section.get("context_gain"):
         interval = f"[{found['interval']['low']:+.3f}, {found['interval']['high']:+.3f}]"
         lines += [f"Context changes macro-F1 by {found['macro_f1']:+.3f}, paired interval {interval}.", ""]
+    if found := section.get("fidelity"):
+        text = f"int8 agrees with fp32 on {found['agreement']:.1%} of the labels; fp32 has macro-F1"
+        lines += [f"{text} {found['exact_macro_f1']:.3f}.", ""]
     return lines
 
 
@@ -272,13 +302,13 @@ def _label_lines(figures: Mapping[str, Any], where: str) -> list[str]:
         for label, found in figures["labels"].items()
     ]
     header = [f"label{where}", "precision", "recall", "F1", "AP", "sentences"]
-    return [*_table(header, rows), ""]
+    return [*table(header, rows), ""]
 
 
 def _confusion_lines(figures: Mapping[str, Any], where: str) -> list[str]:
     counts = zip(LABELS, figures["confusion"], strict=True)
     rows = [[f"`{label}`", *(f"{n:,}" for n in row)] for label, row in counts]
-    return [*_table([f"right label ↓ predicted →{where}", *(f"`{label}`" for label in LABELS)], rows), ""]
+    return [*table([f"right label ↓ predicted →{where}", *(f"`{label}`" for label in LABELS)], rows), ""]
 
 
 def _group_lines(figures: Mapping[str, Any], where: str) -> Iterator[str]:
@@ -292,7 +322,7 @@ def _group_lines(figures: Mapping[str, Any], where: str) -> Iterator[str]:
             for value, g in groups.items()
         ]
         header = [f"{key}{where}", "articles", "sentences", "labels that occur", "macro-F1 over these"]
-        yield from (*_table(header, rows), "")
+        yield from (*table(header, rows), "")
 
 
 def _figure(value: float | None) -> str:
@@ -308,7 +338,8 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table, its first column words and the others figures."""
     rule = ["---", *("---:" for _ in header[1:])]
     return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
 
