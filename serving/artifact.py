@@ -32,7 +32,7 @@ from serving.errors import SaysoError
 from serving.labels import LABELS, VOICES
 from serving.windows import Limits
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 ONNX = {"fp32": "model.onnx", "int8": "model.int8.onnx"}

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +85,10 @@ class Batch:
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
     pooling: NDArray[np.float32]
+
+    def unpadded(self) -> dict[str, NDArray[Any]]:
+        """Return the inputs of an exported network, which knows of no padding: the windows are equally long."""
+        return {"input_ids": self.input_ids, "pooling": self.pooling}
 
 
 class Windows:

@@ -42,6 +42,7 @@ def test_the_suite_is_as_large_as_the_card_says_and_no_case_stands_twice() -> No
     counts = Counter(case.capability for case in SUITE)
     assert len(counts) >= 12
     assert counts.total() >= 300
+    assert counts["role-reversal"] >= 100
     assert len({case.articles for case in SUITE}) == len(SUITE)
 
 

@@ -31,6 +31,7 @@ from training.data import read_data
 from training.export import parity
 from training.finetune import uses_bf16
 from training.model import IGNORE, encoder_path, label_loss, load_network, load_tokenizer, new_network
+from training.names import NameSwaps
 from training.recipe import checkpoint_directory, export_part, fit
 from training.sampling import Collator, EncodedCorpus, TrainingEpochs
 
@@ -82,6 +83,23 @@ def test_every_epoch_has_the_same_number_of_full_batches(corpus: EncodedCorpus) 
         sizes.add(len(items))
     assert len(sizes) == 1
     assert sizes.pop() % 4 == 0
+
+
+def test_a_share_of_the_articles_is_shown_with_other_names_and_the_same_targets(toy_data: Path) -> None:
+    articles = read_articles([toy_data / "train.jsonl"])
+    windows = Windows(load_tokenizer("minilm"), Limits(64, 2, 8))
+    corpus = EncodedCorpus(articles, windows, NameSwaps(articles))
+    assert len(corpus.swapped) == len(corpus.articles)
+    for share in (0.0, 1.0):
+        epochs = TrainingEpochs(corpus, Config(epochs=1, max_tokens=64, title_tokens=8, name_swaps=share))
+        cuts = epochs._cuts(0)
+        assert {cut.swapped for cut in cuts} == {bool(share)}
+        for cut in cuts:
+            example = corpus.example(cut)
+            assert example.window.length <= 64
+            assert np.array_equal(
+                example.targets, corpus.targets[cut.article][cut.block.start : cut.block.stop]
+            )
 
 
 def test_reading_gives_every_target_exactly_once(corpus: EncodedCorpus) -> None:

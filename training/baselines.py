@@ -63,7 +63,7 @@ class Majority:
 
     def fit(self, train: Articles, validation: Articles) -> None:
         """Count."""
-        labels = _labels(train)
+        labels = labels_of(train)
         if not labels:
             raise SaysoError("no labelled sentence to train on; give training data that holds some")
         self.label = Counter(labels).most_common(1)[0][0]
@@ -73,7 +73,7 @@ class Majority:
         return [[self.label] * len(article.sentences) for article in articles]
 
 
-class _Logistic:
+class LogisticBaseline:
     """Logistic regression over features of lone sentences, its C chosen on validation."""
 
     name: str
@@ -84,20 +84,20 @@ class _Logistic:
 
     def fit(self, train: Articles, validation: Articles) -> None:
         """Fit one classifier for each C of the grid and keep the best; the middle one without validation."""
-        gold = _labels(train)
+        gold = labels_of(train)
         if (found := len(set(gold))) < 2:
             raise SaysoError(f"{self.name}: found {found} label(s) to train on; expected two or more")
-        features = self.learn_features(_texts(train))
-        if not _texts(validation):
+        features = self.learn_features(texts_of(train))
+        if not texts_of(validation):
             self.classifier = self._classifier(self.grid[len(self.grid) // 2]).fit(features, gold)
             return
-        unseen, right = self.features(_texts(validation)), _labels(validation)
+        unseen, right = self.features(texts_of(validation)), labels_of(validation)
         fitted = [self._classifier(c).fit(features, gold) for c in self.grid]
         self.classifier = max(fitted, key=lambda found: metrics.macro_f1(right, found.predict(unseen)))
 
     def predict(self, articles: Articles) -> list[list[Label]]:
         """Return a label for every sentence, each read alone."""
-        texts = _texts(articles)
+        texts = texts_of(articles)
         found = iter(self.classifier.predict(self.features(texts)) if texts else ())
         return [[Label(next(found)) for _ in article.sentences] for article in articles]
 
@@ -118,7 +118,7 @@ class _Logistic:
         return LogisticRegression(C=c, class_weight="balanced", max_iter=2000, random_state=self.seed)
 
 
-class TfidfLogistic(_Logistic):
+class TfidfLogistic(LogisticBaseline):
     """TF-IDF of single words and pairs of neighbours, with logistic regression."""
 
     name = "TF-IDF + logistic regression"
@@ -137,7 +137,7 @@ class TfidfLogistic(_Logistic):
         return self.vectorizer.transform(texts)
 
 
-class FrozenEncoderLogistic(_Logistic):
+class FrozenEncoderLogistic(LogisticBaseline):
     """The encoder as it comes, each lone sentence the mean of its tokens, with logistic regression."""
 
     name = "frozen encoder + logistic regression"
@@ -241,7 +241,7 @@ def compare(
     ``say`` gets a line when a row is done. Rows are taken one by one: a generator may load one at a time.
     """
     for name, articles in datasets.items():
-        if not _texts(articles):
+        if not texts_of(articles):
             raise SaysoError(f"{name}: no labelled sentence to compare on; give data that holds some")
     done: list[ComparedRow] = []
     for row in rows:
@@ -263,13 +263,15 @@ def _score(row: Baseline | PredictorRow, articles: Articles) -> Score:
 
 
 def _about(train: Articles, validation: Articles) -> str:
-    learnt, tuned = len(_texts(train)), len(_texts(validation))
+    learnt, tuned = len(texts_of(train)), len(texts_of(validation))
     return f"Baselines read lone sentences: trained on {learnt:,}, their C chosen on {tuned:,}."
 
 
-def _texts(articles: Articles) -> list[str]:
+def texts_of(articles: Articles) -> list[str]:
+    """Return the sentences of all articles in order."""
     return [sentence.text for article in articles for sentence in article.sentences]
 
 
-def _labels(articles: Articles) -> list[Label]:
+def labels_of(articles: Articles) -> list[Label]:
+    """Return their labels."""
     return [sentence.label for article in articles for sentence in article.sentences]

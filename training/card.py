@@ -8,7 +8,7 @@ from textwrap import fill
 from typing import Any
 
 from serving.artifact import Manifest, read_manifest
-from training.report import behaviour_lines, comparison_lines, read_report, table
+from training.report import behaviour_lines, comparison_lines, read_report, swap_lines, table
 
 CARD = "README.md"
 _GAP = "\n\n"
@@ -51,6 +51,10 @@ expected calibration error) and the coverage of `labels_90` (with the mean numbe
 `test` is the written test split, on beats that training never saw. Made by `sayso-train evaluate --model MODEL --data
 SET --fidelity`; all of it, with plots, in `report.md`."""
 
+_NAMES = """\
+A label must not follow a name. Other countries, groups and persons in the same articles, as `sayso-train swap-names`
+puts them there, change so many labels, in any sentence of these articles:"""
+
 _LIMITS = """\
 English news only; other text, and badly split sentences, are outside of what was measured. The readers who labelled
 the data are language models of one kind: their agreement says how clear the guide is, and less about how people would
@@ -73,6 +77,8 @@ def write_card(directory: Path, beside: Sequence[Path] = ()) -> Path:
             ]
     if report.get("behaviour"):
         parts += list(_behaviour(report["behaviour"]))
+    if report.get("name_swaps"):
+        parts += ["## Names", _NAMES, "\n".join(swap_lines(report["name_swaps"]))]
     parts += ["## Limits", _LIMITS]
     path = directory / CARD
     path.write_text(_GAP.join(map(_wrapped, parts)) + "\n", encoding="utf-8")

@@ -197,13 +197,15 @@ def evaluate(
 @click.option(
     "--single", type=DIRECTORY, help="Model trained with context=false; without it, it is trained now."
 )
+@click.option("--peers", is_flag=True, help="Also SetFit and model2vec (pip install 'sayso[peers]').")
 @click.option("--data", "-d", multiple=True, default=("test",), show_default=True, metavar="FILE|SPLIT")
 @_command
-def compare(model: Path, single: Path | None, data: tuple[str, ...]) -> None:
+def compare(model: Path, single: Path | None, peers: bool, data: tuple[str, ...]) -> None:
     """Compare a model with baselines that learn from the same rows, and add the table to its report.
 
     The rows: the commonest label; TF-IDF with logistic regression; the frozen encoder with logistic regression;
-    the same fine-tuning on single sentences with no context; the model, each sentence alone; the model in context.
+    with --peers a static model2vec and SetFit; the same fine-tuning on single sentences with no context; the model,
+    each sentence alone; the model in context.
     """
     from serving.artifact import read_manifest, seal
     from training.baselines import compare
@@ -216,7 +218,7 @@ def compare(model: Path, single: Path | None, data: tuple[str, ...]) -> None:
     config = load_config(model / CONFIG)
     learnt = read_data(config)
     comparison = compare(
-        _rows(model, single, config),
+        _rows(model, single, config, peers=peers),
         {dataset_name(name): read_set(name) for name in data},
         train=learnt.train,
         validation=learnt.validation,
@@ -255,6 +257,29 @@ def behaviour(model: Path | None, cases: Path | None, show: bool) -> None:
     figures = write_behaviour(found, directory, model=manifest.model_version)
     seal(directory, manifest)
     click.echo("\n".join(behaviour_lines(figures)))
+
+
+@main.command("swap-names")
+@click.option("--model", "-m", type=DIRECTORY, help=MODEL_HELP)
+@click.option("--data", "-d", default="test", show_default=True, metavar="FILE|SPLIT")
+@click.option("--draws", default=3, show_default=True, help="How often other names are drawn.")
+@_command
+def swap_names(model: Path | None, data: str, draws: int) -> None:
+    """Put other countries, groups and persons into the articles, count the labels that change, and add the table
+    to the report: a label must not follow a name."""
+    from serving.artifact import DEFAULT_MODEL, read_manifest, seal
+    from serving.predictor import Predictor
+    from training.data import read_set
+    from training.names import NameSwaps, measure
+    from training.report import dataset_name, swap_lines, write_swaps
+
+    directory = model or DEFAULT_MODEL
+    articles = read_set(data)
+    found = measure(Predictor.load(directory), articles, NameSwaps(articles), draws=draws)
+    manifest = read_manifest(directory)
+    figures = write_swaps(found, dataset_name(data), directory, model=manifest.model_version)
+    seal(directory, manifest)
+    click.echo("\n".join(swap_lines(figures)))
 
 
 @main.command()
@@ -391,13 +416,16 @@ def _evaluated(
         return evaluate(predictor, articles, alone=alone, labels_90=threshold, progress=bar.update)
 
 
-def _rows(model: Path, single: Path | None, config: Config) -> Iterator[Any]:
+def _rows(model: Path, single: Path | None, config: Config, *, peers: bool) -> Iterator[Any]:
     from serving.artifact import read_manifest
     from serving.predictor import Predictor
     from training.baselines import PredictorRow, cheap_baselines
+    from training.peers import peers as other_libraries
     from training.recipe import checkpoint_directory, fit
 
+    others = other_libraries(seed=config.seed, encoder=config.encoder) if peers else []
     yield from cheap_baselines(seed=config.seed, encoder=config.encoder)
+    yield from others
     if single is None:
         single = model.with_name(model.name + "-single")
         alone = config.model_copy(update={"context": False, "alone_share": 1.0})

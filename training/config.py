@@ -54,6 +54,7 @@ class Config(BaseModel):
     encoder_dropout: float = Field(0.0, ge=0, lt=1, description="in the encoder's hidden layers")
     label_smoothing: float = Field(0.05, ge=0, lt=1)
     doubt_weight: float = Field(0.5, ge=0)
+    name_swaps: float = Field(0.0, ge=0, le=1, description="share of articles shown with other names in them")
     int8_rounding: bool = Field(True, description="train with the rounding that int8 will bring")
     patience: int = Field(3, ge=1, description="evaluations without a better macro-F1 before training stops")
     evaluations_per_epoch: int = Field(1, ge=1)

@@ -32,6 +32,7 @@ from training.config import Config
 from training.data import Data, sentence_count
 from training.metrics import macro_f1
 from training.model import IGNORE, Network, Objective, new_network, parameter_groups, round_as_int8
+from training.names import NameSwaps
 from training.sampling import Collator, EncodedCorpus, Example, TrainingEpochs
 
 _EVALUATION_BATCH = 16
@@ -87,7 +88,8 @@ def finetune(
         round_as_int8(network.classifier)
     _check_window_fits(config, network.encoder_config)
     windows = Windows(network.tokenizer, config.limits)
-    epochs = TrainingEpochs(EncodedCorpus(data.train, windows), config)
+    swaps = NameSwaps(data.train) if config.name_swaps else None
+    epochs = TrainingEpochs(EncodedCorpus(data.train, windows, swaps), config)
     reading = _List(EncodedCorpus(data.validation, windows).reading(context=config.context))
     trainer = _trainer(network, config, checkpoints, epochs, reading)
     trainer.add_callback(_Narrator(say))

@@ -44,8 +44,11 @@ class SentenceClassifier(nn.Module):
         self.voice_head = nn.Linear(hidden_size, len(VOICES))
         self.doubt_head = nn.Linear(hidden_size, 2)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, pooling: Tensor) -> Logits:
-        """Return the logits; ``pooling`` (b, s, t) holds each sentence's weights over the tokens."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None, pooling: Tensor) -> Logits:
+        """Return the logits; ``pooling`` (b, s, t) holds each sentence's weights over the tokens.
+
+        ``attention_mask`` (b, t) is 1 for tokens and 0 for padding; None where nothing is padded.
+        """
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         sentences = self.dropout(torch.bmm(pooling.to(hidden.dtype), hidden))
         return Logits(self.voice_head(sentences), self.doubt_head(sentences))

@@ -25,6 +25,7 @@ from serving.labels import LABELS
 from training.behaviour import Behaviour
 from training.evaluation import Evaluation, fidelity, gain
 from training.metrics import reliability
+from training.names import Swapped
 
 JSON = "report.json"
 MARKDOWN = "report.md"
@@ -98,6 +99,17 @@ def write_behaviour(behaviour: Behaviour, directory: Path, *, model: str = "") -
     }
     _write(report, directory)
     figures: dict[str, Any] = report["behaviour"]
+    return figures
+
+
+def write_swaps(
+    swaps: Mapping[str, Swapped], data: str, directory: Path, *, model: str = ""
+) -> dict[str, Any]:
+    """Write what swapping names in a data set did into the report, in place of an earlier one; return it."""
+    report = _read(directory, model)
+    report["name_swaps"] = {"data": data, "kinds": {kind: asdict(found) for kind, found in swaps.items()}}
+    _write(report, directory)
+    figures: dict[str, Any] = report["name_swaps"]
     return figures
 
 
@@ -235,6 +247,8 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         lines += ["## Comparison", "", *comparison_lines(report["comparison"]), ""]
     if report.get("behaviour"):
         lines += ["## Behaviour", "", *behaviour_lines(report["behaviour"]), ""]
+    if report.get("name_swaps"):
+        lines += ["## Name swaps", "", *swap_lines(report["name_swaps"]), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -261,6 +275,15 @@ def behaviour_lines(behaviour: Mapping[str, Mapping[str, int]]) -> list[str]:
         for name, f in {**behaviour, "all": whole}.items()
     ]
     return table(["capability", "cases", "failed", "failure rate"], rows)
+
+
+def swap_lines(swaps: Mapping[str, Any]) -> list[str]:
+    """Return what swapping names did: of all sentences read, and of those with a swapped name in them."""
+    rows = [
+        [kind, f"{found['changed'] / found['sentences']:.1%}", f"{found['touched'] / found['sentences']:.1%}"]
+        for kind, found in swaps["kinds"].items()
+    ]
+    return table([f"other names in {swaps['data']}", "labels changed", "sentences with a changed name"], rows)
 
 
 def _section_lines(name: str, section: Section) -> Iterator[str]:

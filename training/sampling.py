@@ -19,6 +19,7 @@ from serving.windows import Article, EncodedArticle, Window, Windows, collate, p
 from training.config import Config
 from training.corpus import LabelledArticle, Sentence
 from training.model import IGNORE
+from training.names import NameSwaps
 
 # Windows of like length are batched together within groups of so many batches, so that order stays random.
 _BATCHES_PER_GROUP = 50
@@ -32,25 +33,46 @@ class Example:
     targets: NDArray[np.int64]
 
 
-class EncodedCorpus:
-    """Labelled articles, tokenised once."""
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The sentences ``block`` of an article, and whether its title and its own names are shown."""
 
-    def __init__(self, articles: Sequence[LabelledArticle], windows: Windows) -> None:
+    article: int
+    block: range
+    titled: bool = True
+    swapped: bool = False
+
+
+class EncodedCorpus:
+    """Labelled articles, tokenised once; with ``swaps`` a second time with other names in them."""
+
+    def __init__(
+        self, articles: Sequence[LabelledArticle], windows: Windows, swaps: NameSwaps | None = None
+    ) -> None:
+        plain = [Article([s.text for s in a.sentences], a.title) for a in articles]
         self.windows = windows
-        self.articles = [windows.encode(Article([s.text for s in a.sentences], a.title)) for a in articles]
+        self.articles = [windows.encode(article) for article in plain]
+        self.swapped = (
+            [windows.encode(swaps.swap(a, Random(i))) for i, a in enumerate(plain)] if swaps else []
+        )
         self.targets = [np.array([_target(s) for s in a.sentences], dtype=np.int64) for a in articles]
 
-    def example(self, index: int, block: range, *, titled: bool = True) -> Example:
-        """Return one window over the sentences ``block`` of an article."""
-        article = self.articles[index]
-        if not titled:
+    def encoded(self, article: int, *, swapped: bool) -> EncodedArticle:
+        """Return an article, with its own names or with others."""
+        return (self.swapped if swapped else self.articles)[article]
+
+    def example(self, cut: Cut) -> Example:
+        """Return the window over a cut."""
+        article = self.encoded(cut.article, swapped=cut.swapped)
+        if not cut.titled:
             article = EncodedArticle([], article.sentences, article.truncated)
-        return Example(self.windows.window(article, block), self.targets[index][block.start : block.stop])
+        targets = self.targets[cut.article][cut.block.start : cut.block.stop]
+        return Example(self.windows.window(article, cut.block), targets)
 
     def reading(self, *, context: bool = True) -> list[Example]:
         """Return the examples that the predictor would read, each sentence's target once, elsewhere ignored."""
         if not context:
-            return [self.example(i, range(j, j + 1), titled=False) for i, j in self.positions()]
+            return [self.example(Cut(i, range(j, j + 1), titled=False)) for i, j in self.positions()]
         return [
             self._read_once(index, window)
             for index, article in enumerate(self.articles)
@@ -73,7 +95,8 @@ class TrainingEpochs(Dataset[list[Example]]):
     """The items of the current epoch in training order; each item is a joint window or a pack of lone sentences.
 
     Every epoch cuts the articles anew, without overlap, at other places: no sentence is paid for twice, and over
-    the epochs each is seen with different neighbours. A share of the sentences is shown alone besides. The number
+    the epochs each is seen with different neighbours. A share of the articles is shown with other names, and a
+    share of the sentences alone besides. The number
     of items is the same in every epoch, since the learning-rate schedule needs it: a few lone sentences more make
     up for an epoch with fewer windows.
     """
@@ -94,9 +117,7 @@ class TrainingEpochs(Dataset[list[Example]]):
     def set_epoch(self, epoch: int) -> None:
         """Lay out the epoch: batches of like items in random order. The data loader calls this."""
         random = Random(f"{self.config.seed}-{epoch}-order")
-        batches = self._batches(
-            [self.corpus.example(i, block, titled=titled) for i, block, titled in self._cuts(epoch)]
-        )
+        batches = self._batches([self.corpus.example(cut) for cut in self._cuts(epoch)])
         batches += self._lone_batches(self._batch_count - len(batches), random)
         random.shuffle(batches)
         self._items = [item for batch in batches for item in batch]
@@ -107,21 +128,26 @@ class TrainingEpochs(Dataset[list[Example]]):
     def __getitem__(self, index: int) -> list[Example]:
         return self._items[index]
 
-    def _cuts(self, epoch: int) -> list[tuple[int, range, bool]]:
-        """Return the epoch's joint windows in random order: article, sentences, and whether the title is shown."""
+    def _cuts(self, epoch: int) -> list[Cut]:
+        """Return the epoch's joint windows in random order."""
         if not self.config.context:
             return []
         random = Random(f"{self.config.seed}-{epoch}-cuts")
         cuts = []
-        for index, article in enumerate(self.corpus.articles):
+        for index in range(len(self.corpus.articles)):
+            swapped = self._is_swapped(random)
+            article = self.corpus.encoded(index, swapped=swapped)
             lengths = [len(s) + 1 for s in article.sentences]
             capacity = self.corpus.windows.capacity(article)
             first = random.randint(capacity // 4, capacity) if sum(lengths) > capacity else None
             for block in plan(lengths, capacity, overlap=0, first=first):
                 titled = random.random() >= self.config.title_dropout
-                cuts.append((index, block, titled))
+                cuts.append(Cut(index, block, titled, swapped))
         random.shuffle(cuts)
         return cuts
+
+    def _is_swapped(self, random: Random) -> bool:
+        return bool(self.corpus.swapped) and random.random() < self.config.name_swaps
 
     def _batches(self, examples: list[Example]) -> list[list[list[Example]]]:
         size = self.config.batch_size
@@ -141,7 +167,8 @@ class TrainingEpochs(Dataset[list[Example]]):
         random.shuffle(positions)
         wanted = count * size * self._pack
         positions = (positions * (1 + wanted // max(1, len(positions))))[:wanted]
-        examples = [self.corpus.example(i, range(j, j + 1), titled=False) for i, j in positions]
+        cuts = [Cut(i, range(j, j + 1), titled=False, swapped=self._is_swapped(random)) for i, j in positions]
+        examples = [self.corpus.example(cut) for cut in cuts]
         examples.sort(key=lambda e: e.window.length)
         packs = [examples[i : i + self._pack] for i in range(0, len(examples), self._pack)]
         return [packs[i : i + size] for i in range(0, len(packs), size)]
