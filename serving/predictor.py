@@ -22,10 +22,10 @@ from serving.labels import LABELS, VOICES, Label, Voice, label_scores
 from serving.settings import available_cores
 from serving.windows import Article, Window, Windows, collate
 
+__all__ = ["Article", "Prediction", "Predictor", "WindowScores"]
+
 # On processors the fused node takes several times as long as the addition and the normalisation that it replaces.
 _SLOW_FUSIONS = ["SkipLayerNormFusion"]
-
-__all__ = ["Article", "Prediction", "Predictor", "WindowScores"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def main(model: Path, data: str, rounds: int, threads: int) -> None:
     if threads:
         torch.set_num_threads(threads)
     labelled = read_set(data)
-    articles = [Article([s.text for s in a.sentences], a.title) for a in labelled]
+    articles = [a.unlabelled() for a in labelled]
     predictors = {
         name: Predictor.load(model, precision=name, threads=threads or None) for name in ("fp32", "int8")
     }

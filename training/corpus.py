@@ -22,6 +22,7 @@ from typing import Any
 from serving.errors import SaysoError
 from serving.labels import LABELS, VOICES, Label, Voice, label_of
 from serving.records import HeaderError, Record, is_null, read_records, show
+from serving.windows import Article
 
 COLUMNS = ("article_id", "position", "paragraph", "title", "text", "voice", "doubt", "label")
 MAX_TEXT_CHARS = 20_000
@@ -59,6 +60,10 @@ class LabelledArticle:
     title: str
     sentences: tuple[Sentence, ...]
     meta: Mapping[str, str] = field(default_factory=dict)
+
+    def unlabelled(self) -> Article:
+        """Return what a reader is shown."""
+        return Article([s.text for s in self.sentences], self.title)
 
 
 @dataclass(frozen=True)

@@ -194,11 +194,10 @@ def article_confusion(
 
 def _units(articles: Sequence[LabelledArticle], *, alone: bool) -> Iterator[Article]:
     for article in articles:
-        texts = [sentence.text for sentence in article.sentences]
         if alone:
-            yield from (Article([text]) for text in texts)
+            yield from (Article([sentence.text]) for sentence in article.sentences)
         else:
-            yield Article(texts, article.title)
+            yield article.unlabelled()
 
 
 def _portions(units: Sequence[Article]) -> Iterator[list[Article]]:

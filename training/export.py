@@ -101,7 +101,7 @@ def smooth(
     for peak, names in _peaks(smoothed, layers, windows):
         weights = torch.cat([layers[name].weight.detach() for name in names])
         scale = peak.clamp(min=1e-3) ** alpha / weights.abs().amax(0).clamp(min=1e-5) ** (1 - alpha)
-        inverse = 1 / scale
+        inverse = 1 / scale  # one tensor, or the runtime would not see that the products are the same
         for name in names:
             parent, _, leaf = name.rpartition(".")
             setattr(smoothed.encoder.get_submodule(parent), leaf, _Smoothed(layers[name], scale, inverse))

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from typing import TypeVar
 
 from serving.predictor import Article
 from training.corpus import LabelledArticle
@@ -33,7 +34,9 @@ Armenia|Armenian|Yerevan Azerbaijan|Azerbaijani|Baku Jordan|Jordanian|Amman Qata
 Rwanda|Rwandan|Kigali Uganda|Ugandan|Kampala Kenya|Kenyan|Nairobi Ghana|Ghanaian|Accra
 """
 _ALIASES = {"United States": "America", "U.S.": "America", "United Kingdom": "Britain", "New Delhi": "Delhi"}
-_GROUPS = "Hamas|Hezbollah|Taliban|Houthis|Boko Haram|Al-Shabab|Al-Qaeda|Islamic State|Islamic Jihad|M23|ELN|FARC|PKK"
+_GROUPS = """
+Hamas|Hezbollah|Taliban|Houthis|Boko Haram|Al-Shabab|Al-Qaeda|Islamic State|Islamic Jihad|M23|ELN|FARC|PKK
+""".strip().split("|")
 # Names of power, which a model may have learnt to obey.
 _POWERFUL = (
     "Trump Biden Putin Zelensky Netanyahu Erdogan Modi Macron Merkel Xi Maduro Assad Obama Johnson Orban"
@@ -43,17 +46,19 @@ Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February March 
 October November December Jan Feb Mar Apr Jun Jul Aug Sept Sep Oct Nov Dec Mr Mrs Ms Dr Prof
 """
 _NOT_NAMES = frozenset(_CALENDAR.split())
-_WORD = r"[A-ZÀ-ÖØ-Þ][a-zß-öø-ÿ\u0100-\u017f]+(?:[-'’][A-ZÀ-ÖØ-Þ]?[a-zß-öø-ÿ\u0100-\u017f]{2,})*"
+_UPPER, _LOWER = "A-ZÀ-ÖØ-Þ", r"a-zß-öø-ÿ\u0100-\u017f"
+_WORD = rf"[{_UPPER}][{_LOWER}]+(?:[-'’][{_UPPER}]?[{_LOWER}]{{2,}})*"
 _SEQUENCE = re.compile(rf"\b{_WORD}(?: {_WORD})+\b")
-_LOWER = re.compile(r"\b[a-zß-öø-ÿ\u0100-\u017f]+\b")
+_ORDINARY = re.compile(rf"\b[{_LOWER}]+\b")
 
 KINDS = ("countries", "groups", "persons")
+
+_T = TypeVar("_T")
 
 
 class NameSwaps:
     """Swaps names in articles like those it was made from, which give the names to swap in.
 
-    >>> from training.corpus import LabelledArticle
     >>> swaps = NameSwaps([])
     >>> article = Article(["A Russian court sided with Moscow."], "")
     >>> "Russian" in swaps.swap(article, Random(1)).sentences[0]
@@ -62,7 +67,7 @@ class NameSwaps:
 
     def __init__(self, articles: Iterable[LabelledArticle]) -> None:
         texts = [s.text for article in articles for s in article.sentences]
-        self._ordinary = {word for text in texts for word in _LOWER.findall(text)}
+        self._ordinary = {word for text in texts for word in _ORDINARY.findall(text)}
         persons = {name for text in texts for name in self._persons(text)}
         self._first = sorted({name.split()[0] for name in persons} or {"Ada"})
         self._last = sorted({name.split()[-1] for name in persons} | set(_POWERFUL.split()))
@@ -92,11 +97,8 @@ class NameSwaps:
     def _other_persons(self, texts: Sequence[str], random: Random) -> dict[str, str]:
         persons = sorted({name for text in texts for name in self._persons(text)})
         first = {name.split()[0] for name in persons}
-        mapping: dict[str, str] = {}
-        for word in dict.fromkeys(word for name in persons for word in name.split()):
-            pool = self._first if word in first else self._last
-            mapping[word] = random.choice(pool)
-        return mapping
+        words = dict.fromkeys(word for name in persons for word in name.split())
+        return {word: random.choice(self._first if word in first else self._last) for word in words}
 
 
 @dataclass(frozen=True)
@@ -112,35 +114,38 @@ def measure(
     reader: Reader, articles: Sequence[LabelledArticle], swaps: NameSwaps, *, seed: int = 0, draws: int = 3
 ) -> dict[str, Swapped]:
     """Return by kind of name, and for all of them, how often a swap changes the label; summed over ``draws``."""
-    plain = [Article([s.text for s in a.sentences], a.title) for a in articles]
-    before = [p.label for row in reader.predict(plain) for p in row]
+    plain = [article.unlabelled() for article in articles]
+    before = reader.predict(plain)
     found = {}
     for name, kinds in {**{kind: (kind,) for kind in KINDS}, "all": KINDS}.items():
         touched = changed = 0
         for draw in range(draws):
             random = Random(f"{seed}-{draw}-{name}")
             swapped = [swaps.swap(article, random, kinds) for article in plain]
-            after = [p.label for row in reader.predict(swapped) for p in row]
-            changed += sum(a is not b for a, b in zip(before, after, strict=True))
-            touched += sum(
-                old != new
-                for a, b in zip(plain, swapped, strict=True)
-                for old, new in zip(a.sentences, b.sentences, strict=True)
-            )
-        found[name] = Swapped(len(before) * draws, touched, changed)
+            differ = [
+                i for i, old in enumerate(plain) if swapped[i] != old
+            ]  # the others need no second reading
+            for i, after in zip(differ, reader.predict([swapped[i] for i in differ]), strict=True):
+                touched += _differences(plain[i].sentences, swapped[i].sentences)
+                changed += _differences([p.label for p in before[i]], [p.label for p in after])
+        found[name] = Swapped(sum(map(len, before)) * draws, touched, changed)
     return found
 
 
+def _differences(before: Sequence[object], after: Sequence[object]) -> int:
+    return sum(old != new for old, new in zip(before, after, strict=True))
+
+
 def _other_countries(texts: Sequence[str], random: Random) -> dict[str, str]:
-    present = [row for row in _ROWS if any(re.search(rf"\b{n}\b", t) for n in row for t in texts)]
-    aliased = [_ROW_OF[name] for alias, name in _ALIASES.items() if any(alias in t for t in texts)]
-    present += [row for row in dict.fromkeys(aliased) if row not in present]
-    absent = [row for row in _ROWS if row not in present]
+    names = _present(_ROW_OF, texts)
+    aliased = [_ROW_OF[name] for alias, name in _ALIASES.items() if any(alias in text for text in texts)]
+    rows = dict.fromkeys([row for row in _ROWS if not names.isdisjoint(row)] + aliased)
     mapping: dict[str, str] = {}
-    for old, new in zip(present, random.sample(absent, min(len(present), len(absent))), strict=False):
+    for old, new in _paired(list(rows), _ROWS, random):
         mapping |= dict(zip(old, new, strict=True))
         mapping |= {o.upper(): n.upper() for o, n in zip(old, new, strict=True)}  # datelines
-        mapping |= {f"{n}s": f"{m}s" for n, m in [(old[1], new[1])] if _has_plural(old[1]) and _has_plural(m)}
+        if _has_plural(old[1]) and _has_plural(new[1]):
+            mapping[f"{old[1]}s"] = f"{new[1]}s"
     return mapping | {alias: mapping[name] for alias, name in _ALIASES.items() if name in mapping}
 
 
@@ -149,11 +154,18 @@ def _has_plural(adjective: str) -> bool:
 
 
 def _other_groups(texts: Sequence[str], random: Random) -> dict[str, str]:
-    groups = _GROUPS.split("|")
-    present = [g for g in groups if any(re.search(rf"\b{g}\b", t) for t in texts)]
-    return dict(
-        zip(present, random.sample([g for g in groups if g not in present], len(present)), strict=True)
-    )
+    names = _present(_GROUPS, texts)
+    return dict(_paired([group for group in _GROUPS if group in names], _GROUPS, random))
+
+
+def _present(names: Iterable[str], texts: Sequence[str]) -> set[str]:
+    return set(re.findall(rf"\b(?:{'|'.join(names)})\b", "\n".join(texts)))
+
+
+def _paired(present: Sequence[_T], known: Sequence[_T], random: Random) -> list[tuple[_T, _T]]:
+    """Return each of the present with one of the absent, as far as there are enough of them."""
+    absent = [item for item in known if item not in present]
+    return list(zip(present, random.sample(absent, min(len(present), len(absent))), strict=False))
 
 
 def _replaced(text: str, mapping: Mapping[str, str]) -> str:
@@ -170,4 +182,4 @@ def _with_article(article: str | None, name: str) -> str:
 
 _ROWS = [tuple(row.split("|")) for row in _COUNTRIES.split()]
 _ROW_OF = {name: row for row in _ROWS for name in row}
-_TABLED = {word for row in _ROWS for word in row} | {word for g in _GROUPS.split("|") for word in g.split()}
+_TABLED = {*_ROW_OF, *(word for group in _GROUPS for word in group.split())}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
@@ -20,7 +19,7 @@ from training.baselines import Articles, LogisticBaseline, labels_of, texts_of
 from training.model import encoder_path
 
 _STATIC_DIMENSIONS = 256  # model2vec's default
-_SETFIT_TOKENS = 128  # only one sentence in a thousand is longer
+_SETFIT_TOKENS = 128  # no sentence of the written corpus is longer
 
 
 class StaticLogistic(LogisticBaseline):
@@ -32,13 +31,12 @@ class StaticLogistic(LogisticBaseline):
     def __init__(self, *, seed: int = 0, encoder: str = "minilm") -> None:
         super().__init__(seed=seed)
         self.encoder = encoder
+        self._distillation = _library("model2vec.distill")
 
     def learn_features(self, texts: Sequence[str]) -> NDArray[Any]:
         """Distil the encoder, and return the training texts' features."""
-        distillation = _library("model2vec.distill")
-        self.model = distillation.distill(
-            encoder_path(self.encoder), pca_dims=_STATIC_DIMENSIONS, device="cpu"
-        )
+        source = encoder_path(self.encoder)
+        self.model = self._distillation.distill(source, pca_dims=_STATIC_DIMENSIONS, device="cpu")
         return self.features(texts)
 
     def features(self, texts: Sequence[str]) -> NDArray[Any]:
@@ -63,18 +61,20 @@ class SetFit:
     def fit(self, train: Articles, validation: Articles) -> None:
         """Tune the encoder and fit the head."""
         rows = {"text": texts_of(train), "label": [LABELS.index(label) for label in labels_of(train)]}
+        # Not `from datasets`: for the type checker that is this repository's folder.
+        dataset = import_module("datasets").Dataset.from_dict(rows)
         self.model = self._setfit.SetFitModel.from_pretrained(encoder_path(self.encoder))
         self.model.model_body.max_seq_length = _SETFIT_TOKENS
         with TemporaryDirectory() as folder:
             arguments = self._setfit.TrainingArguments(
-                output_dir=str(Path(folder)),
+                output_dir=folder,
                 num_iterations=1,
                 num_epochs=1,
                 seed=self.seed,
                 report_to="none",
                 save_strategy="no",
             )
-            self._setfit.Trainer(self.model, arguments, _library("datasets").Dataset.from_dict(rows)).train()
+            self._setfit.Trainer(self.model, arguments, dataset).train()
 
     def predict(self, articles: Articles) -> list[list[Label]]:
         """Return a label for every sentence, each read alone."""

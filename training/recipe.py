@@ -150,7 +150,7 @@ def _sample_windows(tuned: FineTuned, data: Data) -> list[Window]:
     """Return real windows, lone sentences and joint ones, to compare ONNX with torch and to see activations by."""
     articles = data.validation[:: max(1, len(data.validation) // _SAMPLE_ARTICLES)]
     read = [Article([a.sentences[0].text]) for a in articles[:4]]
-    read += [Article([s.text for s in a.sentences], a.title) for a in articles]
+    read += [a.unlabelled() for a in articles]
     return [window for article in read for window in tuned.windows.cut(tuned.windows.encode(article))]
 
 

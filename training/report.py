@@ -79,17 +79,13 @@ def write_report(
 
 def write_comparison(comparison: Mapping[str, Any], directory: Path, *, model: str = "") -> list[Path]:
     """Write the table of ``compare`` (``Comparison.as_dict``) into the report, in place of an earlier one."""
-    directory.mkdir(parents=True, exist_ok=True)
-    report = _read(directory, model)
-    report["comparison"] = _rounded(comparison)
-    return _write(report, directory)
+    return _add("comparison", _rounded(comparison), directory, model)
 
 
 def write_behaviour(behaviour: Behaviour, directory: Path, *, model: str = "") -> dict[str, Any]:
     """Write the cases and failures by capability into the report, in place of earlier ones; return them."""
-    report = _read(directory, model)
     failed = behaviour.failed
-    report["behaviour"] = {
+    figures = {
         capability: {
             "cases": cases,
             "failed": failed[capability],
@@ -97,8 +93,7 @@ def write_behaviour(behaviour: Behaviour, directory: Path, *, model: str = "") -
         }
         for capability, cases in behaviour.cases.items()
     }
-    _write(report, directory)
-    figures: dict[str, Any] = report["behaviour"]
+    _add("behaviour", figures, directory, model)
     return figures
 
 
@@ -106,10 +101,8 @@ def write_swaps(
     swaps: Mapping[str, Swapped], data: str, directory: Path, *, model: str = ""
 ) -> dict[str, Any]:
     """Write what swapping names in a data set did into the report, in place of an earlier one; return it."""
-    report = _read(directory, model)
-    report["name_swaps"] = {"data": data, "kinds": {kind: asdict(found) for kind, found in swaps.items()}}
-    _write(report, directory)
-    figures: dict[str, Any] = report["name_swaps"]
+    figures = {"data": data, "kinds": {kind: asdict(found) for kind, found in swaps.items()}}
+    _add("name_swaps", figures, directory, model)
     return figures
 
 
@@ -157,6 +150,13 @@ def _read(directory: Path, model: str) -> dict[str, Any]:
         return empty
     report = read_report(directory)
     return report if report.get("model", "") == model else empty
+
+
+def _add(part: str, figures: Any, directory: Path, model: str) -> list[Path]:
+    directory.mkdir(parents=True, exist_ok=True)
+    report = _read(directory, model)
+    report[part] = figures
+    return _write(report, directory)
 
 
 def _write(report: Mapping[str, Any], directory: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from serving.labels import LABELS, VOICES
-from serving.windows import Article, EncodedArticle, Window, Windows, collate, plan
+from serving.windows import EncodedArticle, Window, Windows, collate, plan
 from training.config import Config
 from training.corpus import LabelledArticle, Sentence
 from training.model import IGNORE
@@ -35,7 +35,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The sentences ``block`` of an article, and whether its title and its own names are shown."""
+    """The sentences ``block`` of an article, whether its title is shown, and whether others' names are."""
 
     article: int
     block: range
@@ -49,7 +49,7 @@ class EncodedCorpus:
     def __init__(
         self, articles: Sequence[LabelledArticle], windows: Windows, swaps: NameSwaps | None = None
     ) -> None:
-        plain = [Article([s.text for s in a.sentences], a.title) for a in articles]
+        plain = [a.unlabelled() for a in articles]
         self.windows = windows
         self.articles = [windows.encode(article) for article in plain]
         self.swapped = (
@@ -96,9 +96,8 @@ class TrainingEpochs(Dataset[list[Example]]):
 
     Every epoch cuts the articles anew, without overlap, at other places: no sentence is paid for twice, and over
     the epochs each is seen with different neighbours. A share of the articles is shown with other names, and a
-    share of the sentences alone besides. The number
-    of items is the same in every epoch, since the learning-rate schedule needs it: a few lone sentences more make
-    up for an epoch with fewer windows.
+    share of the sentences alone besides. The number of items is the same in every epoch, since the learning-rate
+    schedule needs it: a few lone sentences more make up for an epoch with fewer windows.
     """
 
     def __init__(self, corpus: EncodedCorpus, config: Config) -> None:
