@@ -114,6 +114,19 @@ def test_doubt_is_read_as_people_write_it(tmp_path: Path, doubt: object) -> None
         assert article.sentences[0].doubt is True
 
 
+def test_sentences_that_need_context_may_be_marked(tmp_path: Path) -> None:
+    rows = [
+        sentence(article_id="a", needs_context="true"),
+        sentence(article_id="a", needs_context=None),
+        sentence(article_id="a"),
+    ]
+    (article,) = read_articles([write(tmp_path / "rows.jsonl", rows)])
+    assert [s.needs_context for s in article.sentences] == [True, False, False]
+    assert not article.meta
+    bad = write(tmp_path / "bad.jsonl", [sentence(needs_context="maybe")])
+    assert ["needs_context is 'maybe'; expected true or false" in e for e in check_file(bad).errors] == [True]
+
+
 def test_columns_that_are_the_same_throughout_an_article_become_its_meta(tmp_path: Path) -> None:
     rows = [sentence(article_id="a", writer=3, source="wire", note=note, pair=None) for note in ("x", "y")]
     (article,) = read_articles([write(tmp_path / "rows.jsonl", rows)])

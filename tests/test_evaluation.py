@@ -19,7 +19,7 @@ from serving.predictor import Article, Prediction
 from training import report
 from training.baselines import Majority, PredictorRow, compare
 from training.corpus import LabelledArticle, Sentence
-from training.evaluation import Evaluation, evaluate, gain
+from training.evaluation import Evaluation, context_gain, evaluate, gain
 from training.metrics import macro_f1
 from training.report import dataset_name, read_report, write_comparison, write_report
 
@@ -52,14 +52,20 @@ def sentence(text: str, voice: Voice | None, doubt: bool | None, label: Label | 
     return Sentence(text, voice, doubt, label or label_of(voice or Voice.NONE, bool(doubt)))
 
 
-def corpus(articles: int = 30, **meta: str) -> list[LabelledArticle]:
-    """Articles of five sentences: four right in context, one of them only there, and one always wrong."""
+def corpus(articles: int = 30, needy: Sequence[str] = (), **meta: str) -> list[LabelledArticle]:
+    """Articles of five sentences: four right in context, one of them only there, and one always wrong.
+
+    Sentences with a word of ``needy`` are marked: they need context.
+    """
     sentences = (
         sentence("party speaks", Voice.PARTY, False),
         sentence("expert is doubtful", Voice.EXPERT, True),
         sentence("outside she finds", Voice.OUTSIDE, False),
         sentence("none passes, cut", Voice.NONE, False),
         sentence("private remembers", Voice.OUTSIDE, False),
+    )
+    sentences = tuple(
+        dataclasses.replace(s, needs_context=any(word in s.text for word in needy)) for s in sentences
     )
     return [LabelledArticle(f"a{i}", "A title", sentences, meta) for i in range(articles)]
 
@@ -120,6 +126,22 @@ def test_gain_is_the_difference_with_an_interval(evaluation: Evaluation) -> None
     assert found.macro_f1 == pytest.approx(evaluation.macro_f1 - alone.macro_f1)
     assert found.interval.low <= found.macro_f1 + 1e-9
     assert found.macro_f1 - 1e-9 <= found.interval.high
+
+
+def test_where_context_is_needed_its_gain_in_accuracy_is_told(tmp_path: Path) -> None:
+    marked = corpus(needy=("she", "private"))
+    both = [evaluate(FakePredictor(), marked, alone=alone) for alone in (False, True)]
+    found = context_gain(*both)
+    assert found is not None
+    assert (found.sentences, found.in_context, found.alone) == (60, 0.5, 0.0)
+    assert found.interval.low <= found.gain == 0.5 <= found.interval.high
+    write_report({"dev": both[0]}, tmp_path, alone={"dev": both[1]})
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "Of the 60 sentences that need context 50.0% are right in context and 0.0% alone: +0.500" in text
+
+
+def test_where_no_sentence_is_marked_nothing_is_said_of_needed_context(evaluation: Evaluation) -> None:
+    assert context_gain(evaluation, evaluate(FakePredictor(), corpus(), alone=True)) is None
 
 
 def test_gain_over_other_data_is_refused(evaluation: Evaluation) -> None:

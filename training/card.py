@@ -8,7 +8,14 @@ from textwrap import fill
 from typing import Any
 
 from serving.artifact import Manifest, read_manifest
-from training.report import behaviour_lines, comparison_lines, read_report, swap_lines, table
+from training.report import (
+    behaviour_lines,
+    comparison_lines,
+    context_needed,
+    read_report,
+    swap_lines,
+    table,
+)
 
 CARD = "README.md"
 _GAP = "\n\n"
@@ -66,6 +73,7 @@ def write_card(directory: Path, beside: Sequence[Path] = ()) -> Path:
     manifest, report = read_manifest(directory), read_report(directory)
     models = {"this model": report} | {other.name: read_report(other) for other in beside}
     parts = [_about(manifest), _data(manifest), _FIGURES, "\n".join(_figure_rows(models)), *_int8(report)]
+    parts += _context(report)
     parts += _groups(report)
     for name, found in models.items():
         if found.get("comparison"):
@@ -136,6 +144,12 @@ def _int8(report: Mapping[str, Any]) -> Iterator[str]:
             for name, f in found.items()
         ]
         yield "The figures are of int8. Where fp32 agrees: " + "; ".join(sets) + "."
+
+
+def _context(report: Mapping[str, Any]) -> Iterator[str]:
+    for name, section in report["datasets"].items():
+        if found := section.get("context_needed"):
+            yield f"{name}: {context_needed(found)}"
 
 
 def _groups(report: Mapping[str, Any]) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Labelled files (JSONL, CSV, Parquet; one sentence a row) -> articles, with every error at ``path:line``.
 
 A row needs ``text`` and either ``label`` or both ``voice`` and ``doubt``. ``article_id``, ``position`` and
-``title`` make articles of the rows; a row without ``article_id`` is an article of one. Any other column that
-is the same throughout an article becomes its ``meta``.
+``title`` make articles of the rows; a row without ``article_id`` is an article of one. ``needs_context`` marks
+sentences that cannot be read alone. Any other column that is the same throughout an article becomes its ``meta``.
 """
 
 from __future__ import annotations
@@ -44,12 +44,16 @@ class CorpusError(SaysoError):
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A labelled sentence; voice and doubt are both known, or both unknown where a row has only a label."""
+    """A labelled sentence; voice and doubt are both known, or both unknown where a row has only a label.
+
+    ``needs_context`` marks one that a careful reader who sees it alone reads otherwise.
+    """
 
     text: str
     voice: Voice | None
     doubt: bool | None
     label: Label
+    needs_context: bool = False
 
 
 @dataclass(frozen=True)
@@ -259,14 +263,19 @@ def _integer(value: object) -> int | None:
     return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
-def _doubt(value: object) -> bool | None:
-    if is_null(value):
-        return None
-    number = _integer(value)
-    doubt = _BOOLEANS.get(str(value if number is None else number).lower())
-    if doubt is None:
-        raise _CellError(f"doubt is {show(value)}; expected true or false")
-    return doubt
+def _boolean(name: str) -> Callable[[object], bool | None]:
+    """Return the rule of a column that is true or false."""
+
+    def parse(value: object) -> bool | None:
+        if is_null(value):
+            return None
+        number = _integer(value)
+        found = _BOOLEANS.get(str(value if number is None else number).lower())
+        if found is None:
+            raise _CellError(f"{name} is {show(value)}; expected true or false")
+        return found
+
+    return parse
 
 
 def _member(name: str, kind: type[StrEnum]) -> Callable[[object], StrEnum | None]:
@@ -293,8 +302,9 @@ _RULES: dict[str, Callable[[object], Any]] = {
     "title": _title,
     "text": _text,
     "voice": _member("voice", Voice),
-    "doubt": _doubt,
+    "doubt": _boolean("doubt"),
     "label": _member("label", Label),
+    "needs_context": _boolean("needs_context"),
 }
 
 
@@ -339,8 +349,8 @@ def _contradiction(voice: Voice | None, doubt: bool | None, label: Label | None)
 def _parsed(row: Record, cells: Mapping[str, Any]) -> _Parsed:
     voice, doubt = cells["voice"], cells["doubt"]
     label = cells["label"] or label_of(voice, doubt)
-    meta = {k: str(v) for k, v in row.values.items() if k and k not in COLUMNS and not is_null(v)}
-    sentence = Sentence(cells["text"], voice, doubt, label)
+    meta = {k: str(v) for k, v in row.values.items() if k and k not in (*COLUMNS, *_RULES) and not is_null(v)}
+    sentence = Sentence(cells["text"], voice, doubt, label, bool(cells["needs_context"]))
     return _Parsed(row.line, cells["article_id"], cells["position"], cells["title"], sentence, meta)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress
 from typing import Protocol
 
 import numpy as np
@@ -60,8 +60,9 @@ class Evaluation:
 
     ``voice_macro_f1`` and ``doubt_f1`` are None where no row has a voice. ``groups`` goes from a key of
     ``meta`` and its value to the group. The arrays are what plots and paired comparisons need: ``confusion``
-    (4, 4) and ``article_confusion`` (articles, 4, 4) have a row for the right and a column for the predicted
-    label; ``scores`` (n, 4) and ``gold_index`` (n,) have a row for each sentence, in the articles' order.
+    (4, 4), ``article_confusion`` (articles, 4, 4) and ``context_confusion``, the same of the sentences that
+    need context, have a row for the right and a column for the predicted label; ``scores`` (n, 4) and
+    ``gold_index`` (n,) have a row for each sentence, in the articles' order.
     """
 
     alone: bool
@@ -81,6 +82,7 @@ class Evaluation:
     groups: Mapping[str, Mapping[str, Group]]
     confusion: NDArray[np.int64]
     article_confusion: NDArray[np.int64]
+    context_confusion: NDArray[np.int64]
     scores: NDArray[np.float64]
     gold_index: NDArray[np.int64]
 
@@ -90,6 +92,17 @@ class Gain:
     """By how much macro-F1 is higher, with the paired interval over articles."""
 
     macro_f1: float
+    interval: metrics.Interval
+
+
+@dataclass(frozen=True)
+class ContextGain:
+    """The accuracy on the sentences that need context: with it, without, and what it adds, paired over articles."""
+
+    sentences: int
+    in_context: float
+    alone: float
+    gain: float
     interval: metrics.Interval
 
 
@@ -121,7 +134,9 @@ def evaluate(
     predicted = read(predictor, articles, alone=alone, progress=progress)
     seconds = time.perf_counter() - started
     predictions = list(chain.from_iterable(predicted))
-    by_article = article_confusion(articles, [[p.label for p in row] for row in predicted])
+    answered = [[p.label for p in row] for row in predicted]
+    by_article = article_confusion(articles, answered)
+    needy = [[s.needs_context for s in article.sentences] for article in articles]
     labels, answers = [s.label for s in gold], [p.label for p in predictions]
     scores = np.array([[p.scores[label] for label in LABELS] for p in predictions])
     gold_index = np.array([LABELS.index(label) for label in labels])
@@ -143,6 +158,7 @@ def evaluate(
         groups=_groups(articles, by_article),
         confusion=by_article.sum(axis=0),
         article_confusion=by_article,
+        context_confusion=article_confusion(articles, answered, needy),
         scores=scores,
         gold_index=gold_index,
     )
@@ -156,6 +172,16 @@ def gain(evaluation: Evaluation, base: Evaluation) -> Gain:
         raise SaysoError("evaluations of different data cannot be compared; evaluate both on the same")
     interval = metrics.macro_f1_gain_interval(evaluation.article_confusion, base.article_confusion)
     return Gain(evaluation.macro_f1 - base.macro_f1, interval)
+
+
+def context_gain(in_context: Evaluation, alone: Evaluation) -> ContextGain | None:
+    """Return what context adds where it is needed; None where no sentence is marked ``needs_context``."""
+    with_it, without = in_context.context_confusion, alone.context_confusion
+    if not with_it.any():
+        return None
+    higher, lower = (float(metrics.accuracy_of(counts.sum(axis=0))) for counts in (with_it, without))
+    interval = metrics.accuracy_gain_interval(with_it, without)
+    return ContextGain(int(with_it.sum()), higher, lower, higher - lower, interval)
 
 
 def fidelity(evaluation: Evaluation, exact: Evaluation) -> Fidelity:
@@ -185,11 +211,20 @@ def read(
 
 
 def article_confusion(
-    articles: Sequence[LabelledArticle], predicted: Sequence[Sequence[Label]]
+    articles: Sequence[LabelledArticle],
+    predicted: Sequence[Sequence[Label]],
+    counted: Sequence[Sequence[bool]] | None = None,
 ) -> NDArray[np.int64]:
-    """Return each article's confusion matrix, (articles, 4, 4): row = right, column = predicted label."""
-    pairs = zip(articles, predicted, strict=True)
-    return np.stack([metrics.confusion([s.label for s in a.sentences], labels) for a, labels in pairs])
+    """Return each article's confusion matrix, (articles, 4, 4): row = right, column = predicted label.
+
+    ``counted`` says of every sentence whether it counts; all do without it.
+    """
+    matrices = []
+    for index, (article, answers) in enumerate(zip(articles, predicted, strict=True)):
+        counts = counted[index] if counted else [True] * len(answers)
+        right = compress((s.label for s in article.sentences), counts)
+        matrices.append(metrics.confusion(list(right), list(compress(answers, counts))))
+    return np.stack(matrices)
 
 
 def _units(articles: Sequence[LabelledArticle], *, alone: bool) -> Iterator[Article]:

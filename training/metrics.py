@@ -111,6 +111,20 @@ def macro_f1_gain_interval(
     return _percentiles(higher - lower, confidence)
 
 
+def accuracy_of(counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the share of right answers from confusion counts, shape (…, 4, 4) -> (…); 0 where there are none."""
+    right = np.trace(counts, axis1=-2, axis2=-1)
+    return np.asarray(right / np.maximum(counts.sum(axis=(-2, -1)), 1))
+
+
+def accuracy_gain_interval(
+    counts: NDArray[Any], base: NDArray[Any], *, draws: int = 1000, seed: int = 0, confidence: float = 0.95
+) -> Interval:
+    """Return the interval of how much accuracy rises from ``base`` to ``counts``, paired as for macro-F1."""
+    higher, lower = (accuracy_of(_drawn(np.asarray(side), draws, seed)) for side in (counts, base))
+    return _percentiles(higher - lower, confidence)
+
+
 def _drawn(counts: NDArray[Any], draws: int, seed: int) -> NDArray[Any]:
     """Return the confusion matrices, shape (draws, 4, 4), of as many articles drawn with replacement."""
     articles = len(counts)

@@ -23,7 +23,7 @@ from sklearn.metrics import precision_recall_curve
 from serving.errors import SaysoError
 from serving.labels import LABELS
 from training.behaviour import Behaviour
-from training.evaluation import Evaluation, fidelity, gain
+from training.evaluation import Evaluation, context_gain, fidelity, gain
 from training.metrics import reliability
 from training.names import Swapped
 
@@ -185,6 +185,8 @@ def _section(evaluation: Evaluation, alone: Evaluation | None, about: str) -> Se
             raise SaysoError("expected an evaluation in context and, beside it, one with alone=True")
         section["alone"] = _figures(alone)
         section["context_gain"] = _rounded(asdict(gain(evaluation, alone)))
+        if where_needed := context_gain(evaluation, alone):
+            section["context_needed"] = _rounded(asdict(where_needed))
     return section
 
 
@@ -310,12 +312,26 @@ def _headline_lines(section: Section, readings: Mapping[str, Any]) -> list[str]:
     rows += [["sentences per second", *(f"{f['sentences_per_second']:,.1f}" for f in readings.values())]]
     lines = [*table(["", *readings], rows), ""]
     if found := section.get("context_gain"):
-        interval = f"[{found['interval']['low']:+.3f}, {found['interval']['high']:+.3f}]"
-        lines += [f"Context changes macro-F1 by {found['macro_f1']:+.3f}, paired interval {interval}.", ""]
+        text = f"Context changes macro-F1 by {found['macro_f1']:+.3f}, paired interval"
+        lines += [f"{text} {_signed(found['interval'])}.", ""]
+    if found := section.get("context_needed"):
+        lines += [context_needed(found), ""]
     if found := section.get("fidelity"):
         text = f"int8 agrees with fp32 on {found['agreement']:.1%} of the labels; fp32 has macro-F1"
         lines += [f"{text} {found['exact_macro_f1']:.3f}.", ""]
     return lines
+
+
+def context_needed(found: Mapping[str, Any]) -> str:
+    """Return a sentence on the accuracy where a reader of the sentence alone goes wrong."""
+    return (
+        f"Of the {found['sentences']:,} sentences that need context {found['in_context']:.1%} are right in context and"
+        f" {found['alone']:.1%} alone: {found['gain']:+.3f}, paired interval {_signed(found['interval'])}."
+    )
+
+
+def _signed(interval: Mapping[str, float]) -> str:
+    return f"[{interval['low']:+.3f}, {interval['high']:+.3f}]"
 
 
 def _label_lines(figures: Mapping[str, Any], where: str) -> list[str]:
