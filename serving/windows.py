@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,22 @@ _MAX_CHARS_PER_TOKEN = 64
 
 @dataclass(frozen=True)
 class Limits:
-    """The shape of a window: sizes in tokens, the overlap in sentences."""
+    """The shape of a window: sizes in tokens, the overlap in sentences.
+
+    ``lede_tokens`` of the article's beginning stand before the sentences of every later window, which else would not
+    know whose matter it is.
+    """
 
     max_tokens: int = 384
     overlap: int = 2
     title_tokens: int = 32
+    lede_tokens: int = 0
 
     def __post_init__(self) -> None:
         if (
             not self.max_tokens >= 16
-            or not 0 <= self.title_tokens <= self.max_tokens // 2
+            or min(self.title_tokens, self.lede_tokens) < 0
+            or self.title_tokens + self.lede_tokens > self.max_tokens // 2
             or self.overlap < 0
         ):
             raise ValueError(f"limits that leave no room for a sentence: {self}")
@@ -104,7 +110,7 @@ class Windows:
 
     def encode(self, article: Article) -> EncodedArticle:
         """Return the article's token ids, the title and over-long sentences truncated."""
-        longest = self.limits.max_tokens - self.limits.title_tokens - 3
+        longest = self.limits.max_tokens - self.limits.title_tokens - self._lede_room - 3
         texts = [article.title, *article.sentences]
         max_chars = longest * _MAX_CHARS_PER_TOKEN
         # A lone surrogate, which no text file can hold, would be refused by the tokenizer.
@@ -125,11 +131,13 @@ class Windows:
 
     def capacity(self, article: EncodedArticle) -> int:
         """Return how many tokens a window has for sentences and their separators."""
-        return self.limits.max_tokens - 1 - (len(article.title) + 1 if article.title else 0)
+        title = len(article.title) + 1 if article.title else 0
+        return self.limits.max_tokens - 1 - title - self._lede_room
 
     def window(self, article: EncodedArticle, block: range, read: range | None = None) -> Window:
         """Return the window over the sentences ``block``, of which ``read`` (default: all) are answered."""
         ids = [self.cls, *article.title, self.sep] if article.title else [self.cls]
+        ids += self._lede(article, block)
         spans = []
         for index in block:
             begin = len(ids)
@@ -138,6 +146,16 @@ class Windows:
             spans.append((begin, len(ids)))
         truncated = article.truncated[block.start : block.stop]
         return Window(ids, spans, block.start, block if read is None else read, truncated)
+
+    @property
+    def _lede_room(self) -> int:
+        return self.limits.lede_tokens + 1 if self.limits.lede_tokens else 0
+
+    def _lede(self, article: EncodedArticle, block: range) -> list[int]:
+        """Return the beginning of the article as far as it lies before the block, closed by a separator."""
+        before = chain.from_iterable(article.sentences[: block.start])
+        lede = list(islice(before, self.limits.lede_tokens))
+        return [*lede, self.sep] if lede else []
 
 
 def plan(lengths: Sequence[int], capacity: int, *, overlap: int, first: int | None = None) -> list[range]:

@@ -60,9 +60,39 @@ def test_an_article_that_fits_is_one_window(windows: Windows) -> None:
     assert [cut[0].token_ids[end - 1] for _, end in cut[0].spans] == [windows.sep, windows.sep]
 
 
-@given(st.lists(TEXT, min_size=1, max_size=12), TEXT)
-def test_any_article_is_cut_into_windows_of_the_right_size(sentences: list[str], title: str) -> None:
-    windows = Windows(Tokenizer.from_file(str(DEFAULT_MODEL / "tokenizer.json")), Limits(64, 2, 8))
+def test_later_windows_begin_with_the_articles_beginning_which_is_not_read_there() -> None:
+    windows = Windows(Tokenizer.from_file(str(DEFAULT_MODEL / "tokenizer.json")), Limits(64, 2, 8, 6))
+    sentences = [
+        "Oslo sent two diplomats home on Monday.",
+        *["The ministry said that it was a mistake."] * 12,
+    ]
+    article = windows.encode(Article(sentences, "A row"))
+    first, *later = windows.cut(article)
+    title = [windows.cls, *article.title, windows.sep]
+    lede = [*article.sentences[0][:6], windows.sep]
+    assert first.token_ids[: first.spans[0][0]] == title
+    assert len(later) > 1
+    assert all(window.token_ids[: window.spans[0][0]] == title + lede for window in later)
+
+
+def test_the_lede_is_only_what_lies_before_the_window() -> None:
+    windows = Windows(Tokenizer.from_file(str(DEFAULT_MODEL / "tokenizer.json")), Limits(64, 2, 8, 6))
+    article = windows.encode(Article(["No.", "He went."]))
+    window = windows.window(article, range(1, 2))
+    assert window.token_ids == [
+        windows.cls,
+        *article.sentences[0],
+        windows.sep,
+        *article.sentences[1],
+        windows.sep,
+    ]
+
+
+@given(st.lists(TEXT, min_size=1, max_size=12), TEXT, st.integers(0, 20))
+def test_any_article_is_cut_into_windows_of_the_right_size(
+    sentences: list[str], title: str, lede: int
+) -> None:
+    windows = Windows(Tokenizer.from_file(str(DEFAULT_MODEL / "tokenizer.json")), Limits(64, 2, 8, lede))
     cut = windows.cut(windows.encode(Article(sentences, title)))
     assert [i for window in cut for i in window.read] == list(range(len(sentences)))
     assert all(window.length <= 64 for window in cut)
@@ -86,3 +116,5 @@ def test_collating_averages_over_each_sentences_own_tokens(windows: Windows) -> 
 def test_limits_without_room_for_a_sentence_are_refused() -> None:
     with pytest.raises(ValueError, match="no room"):
         Limits(max_tokens=32, title_tokens=30)
+    with pytest.raises(ValueError, match="no room"):
+        Limits(max_tokens=64, title_tokens=20, lede_tokens=20)

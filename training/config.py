@@ -35,6 +35,7 @@ class Config(BaseModel):
     max_tokens: int = Field(384, ge=32, le=8192)
     overlap: int = Field(2, ge=0, le=16)
     title_tokens: int = Field(32, ge=0, le=128)
+    lede_tokens: int = Field(0, ge=0, le=128)
     context: bool = Field(True, description="false shows every sentence alone: a baseline")
     alone_share: float = Field(
         0.1, ge=0, le=1, description="share of sentences shown alone besides, per epoch"
@@ -64,7 +65,7 @@ class Config(BaseModel):
     @property
     def limits(self) -> Limits:
         """The shape of the windows."""
-        return Limits(self.max_tokens, self.overlap, self.title_tokens)
+        return Limits(self.max_tokens, self.overlap, self.title_tokens, self.lede_tokens)
 
 
 def load_config(path: Path | None = None, overrides: Iterable[str] = (), **values: Any) -> Config:
