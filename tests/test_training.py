@@ -30,7 +30,7 @@ from training.corpus import read_articles
 from training.data import read_data
 from training.export import parity
 from training.finetune import uses_bf16
-from training.model import IGNORE, encoder_path, label_loss, load_network, load_tokenizer, new_network
+from training.model import IGNORE, label_loss, load_network, load_tokenizer, new_network
 from training.names import NameSwaps
 from training.recipe import checkpoint_directory, export_part, fit
 from training.sampling import Collator, EncodedCorpus, TrainingEpochs
@@ -237,13 +237,6 @@ def test_resuming_without_a_checkpoint_is_a_clear_error(toy_recipe: list[str], t
 def test_an_encoder_that_is_not_there_is_named(encoder: str) -> None:
     with pytest.raises(SaysoError, match=f"encoder '{encoder}'"):
         new_network(encoder, dropout=0, encoder_dropout=0)
-
-
-def test_the_packaged_encoder_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Path(encoder_path("minilm"), "model.safetensors").is_file()
-    monkeypatch.setattr("training.model._MINILM_SHA256", "0" * 64)
-    with pytest.raises(SaysoError, match="expected 0000"):
-        encoder_path("minilm")
 
 
 def test_a_window_beyond_the_encoders_positions_is_refused(toy_recipe: list[str], tmp_path: Path) -> None:

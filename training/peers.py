@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from serving.errors import SaysoError
 from serving.labels import LABELS, Label
 from training.baselines import Articles, LogisticBaseline, labels_of, texts_of
-from training.model import encoder_path
+from training.encoders import encoder_source
 
 _STATIC_DIMENSIONS = 256  # model2vec's default
 _SETFIT_TOKENS = 128  # no sentence of the written corpus is longer
@@ -35,8 +35,8 @@ class StaticLogistic(LogisticBaseline):
 
     def learn_features(self, texts: Sequence[str]) -> NDArray[Any]:
         """Distil the encoder, and return the training texts' features."""
-        source = encoder_path(self.encoder)
-        self.model = self._distillation.distill(source, pca_dims=_STATIC_DIMENSIONS, device="cpu")
+        with encoder_source(self.encoder) as source:
+            self.model = self._distillation.distill(source, pca_dims=_STATIC_DIMENSIONS, device="cpu")
         return self.features(texts)
 
     def features(self, texts: Sequence[str]) -> NDArray[Any]:
@@ -63,7 +63,8 @@ class SetFit:
         rows = {"text": texts_of(train), "label": [LABELS.index(label) for label in labels_of(train)]}
         # Not `from datasets`: for the type checker that is this repository's folder.
         dataset = import_module("datasets").Dataset.from_dict(rows)
-        self.model = self._setfit.SetFitModel.from_pretrained(encoder_path(self.encoder))
+        with encoder_source(self.encoder) as source:
+            self.model = self._setfit.SetFitModel.from_pretrained(source)
         self.model.model_body.max_seq_length = _SETFIT_TOKENS
         with TemporaryDirectory() as folder:
             arguments = self._setfit.TrainingArguments(
