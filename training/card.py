@@ -12,6 +12,7 @@ from training.report import (
     behaviour_lines,
     comparison_lines,
     context_needed,
+    error_lines,
     read_report,
     swap_lines,
     table,
@@ -58,6 +59,10 @@ expected calibration error) and the coverage of `labels_90` (with the mean numbe
 `test` is the written test split, on beats that training never saw. Made by `sayso-train evaluate --model MODEL --data
 SET --fidelity`; all of it, with plots, in `report.md`."""
 
+_ERRORS = """\
+Wrong answers drawn at random, read in their articles and sorted by a language model of the kind that labelled them:
+`sayso-train errors`."""
+
 _NAMES = """\
 A label must not follow a name. Other countries, groups and persons in the same articles, as `sayso-train swap-names`
 puts them there, change so many labels, in any sentence of these articles:"""
@@ -83,6 +88,8 @@ def write_card(directory: Path, beside: Sequence[Path] = ()) -> Path:
                 *_blocks(comparison_lines(found["comparison"])),
                 command,
             ]
+    if report.get("errors"):
+        parts += ["## Errors by kind", _ERRORS, "\n".join(error_lines(report["errors"]))]
     if report.get("behaviour"):
         parts += list(_behaviour(report["behaviour"]))
     if report.get("name_swaps"):

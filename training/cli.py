@@ -259,6 +259,60 @@ def behaviour(model: Path | None, cases: Path | None, show: bool) -> None:
     click.echo("\n".join(behaviour_lines(figures)))
 
 
+@main.command()
+@click.option("--model", "-m", type=DIRECTORY, help=MODEL_HELP)
+@click.option("--data", "-d", metavar="FILE|SPLIT", help="Labelled file, or test, …")
+@click.option("--count", default=100, show_default=True, help="How many errors to draw.")
+@click.option("--output", "-o", type=FILE, help="CSV to write.")
+@click.option("--read", "sheet", type=FILE, help="CSV whose column `kind` is filled in.")
+@_command
+def errors(model: Path | None, data: str | None, count: int, output: Path | None, sheet: Path | None) -> None:
+    """Sort a model's errors by kind: write a sheet of them, fill its column `kind`, and add the table to the report.
+
+    \b
+    sayso-train errors -d labelled-news.jsonl -o errors.csv
+    sayso-train errors --read errors.csv
+
+    Kinds: context, role, doubt, speech, expert, guide, other. The sheet holds sentences of the articles; the table
+    holds none.
+    """
+    from serving.artifact import DEFAULT_MODEL, read_manifest, seal
+    from training.errors import read_sheet
+    from training.report import error_lines, write_errors
+
+    directory = model or DEFAULT_MODEL
+    if sheet is None:
+        if data is None or output is None:
+            raise click.UsageError(
+                "give --data and --output for a new sheet, or --read for one that is filled in"
+            )
+        _write_sheet(directory, data, count, output)
+        return
+    manifest, found = read_manifest(directory), read_sheet(sheet)
+    if found.model != manifest.model_version:
+        raise SaysoError(
+            f"{sheet}: of model {found.model}, and {directory} is {manifest.model_version}; see --model"
+        )
+    figures = write_errors(found, directory, model=manifest.model_version)
+    seal(directory, manifest)
+    click.echo("\n".join(error_lines(figures)))
+
+
+def _write_sheet(directory: Path, data: str, count: int, output: Path) -> None:
+    from serving.predictor import Predictor
+    from serving.rendering import open_output
+    from training.data import read_set
+    from training.errors import error_sheet
+    from training.report import dataset_name
+
+    predictor, articles = Predictor.load(directory), read_set(data)
+    version = predictor.manifest.model_version
+    content = error_sheet(predictor, articles, model=version, data=dataset_name(data), count=count)
+    with open_output(output) as file:
+        file.write(content)
+    click.echo(f"{output}: fill the column `kind`, then run `sayso-train errors --read {output}`")
+
+
 @main.command("swap-names")
 @click.option("--model", "-m", type=DIRECTORY, help=MODEL_HELP)
 @click.option("--data", "-d", default="test", show_default=True, metavar="FILE|SPLIT")

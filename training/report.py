@@ -23,6 +23,7 @@ from sklearn.metrics import precision_recall_curve
 from serving.errors import SaysoError
 from serving.labels import LABELS
 from training.behaviour import Behaviour
+from training.errors import KINDS, SortedErrors
 from training.evaluation import Evaluation, context_gain, fidelity, gain
 from training.metrics import reliability
 from training.names import Swapped
@@ -103,6 +104,13 @@ def write_swaps(
     """Write what swapping names in a data set did into the report, in place of an earlier one; return it."""
     figures = {"data": data, "kinds": {kind: asdict(found) for kind, found in swaps.items()}}
     _add("name_swaps", figures, directory, model)
+    return figures
+
+
+def write_errors(errors: SortedErrors, directory: Path, *, model: str = "") -> dict[str, Any]:
+    """Write how many of the errors read are of each kind into the report, in place of an earlier one; return it."""
+    figures = {"data": errors.data, "kinds": errors.kinds}
+    _add("errors", figures, directory, model)
     return figures
 
 
@@ -247,6 +255,8 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         lines += _section_lines(name, section)
     if report.get("comparison"):
         lines += ["## Comparison", "", *comparison_lines(report["comparison"]), ""]
+    if report.get("errors"):
+        lines += ["## Errors by kind", "", *error_lines(report["errors"]), ""]
     if report.get("behaviour"):
         lines += ["## Behaviour", "", *behaviour_lines(report["behaviour"]), ""]
     if report.get("name_swaps"):
@@ -267,6 +277,14 @@ def comparison_row(row: Mapping[str, Any], datasets: Sequence[str]) -> list[str]
     cells = [_with_interval(row["datasets"][name]) for name in datasets]
     seconds = row.get("training_seconds")
     return [row["name"], *cells, "" if seconds is None else f"{seconds:,.1f} s"]
+
+
+def error_lines(errors: Mapping[str, Any]) -> list[str]:
+    """Return the table of the errors that were read, the most frequent kind first."""
+    read = sum(errors["kinds"].values())
+    by_count = sorted(errors["kinds"].items(), key=lambda item: -item[1])
+    rows = [[f"{kind}: {KINDS[kind]}", f"{count}", f"{count / read:.0%}"] for kind, count in by_count]
+    return table([f"{read} errors on {errors['data']}", "errors", "share"], rows)
 
 
 def behaviour_lines(behaviour: Mapping[str, Mapping[str, int]]) -> list[str]:
