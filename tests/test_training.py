@@ -30,7 +30,16 @@ from training.corpus import read_articles
 from training.data import read_data
 from training.export import parity
 from training.finetune import uses_bf16
-from training.model import IGNORE, label_loss, load_network, load_tokenizer, new_network
+from training.model import (
+    IGNORE,
+    Objective,
+    freeze,
+    label_loss,
+    load_network,
+    load_tokenizer,
+    new_network,
+    parameter_groups,
+)
 from training.names import NameSwaps
 from training.recipe import checkpoint_directory, export_part, fit
 from training.sampling import Collator, EncodedCorpus, TrainingEpochs
@@ -107,6 +116,21 @@ def test_reading_gives_every_target_exactly_once(corpus: EncodedCorpus) -> None:
         batch = Collator(0)(corpus.reading(context=context))
         found = Counter(batch["label"][batch["label"] != IGNORE].tolist())
         assert found == Counter(np.concatenate(corpus.targets)[:, 2].tolist())
+
+
+def test_frozen_layers_stay_as_they_are() -> None:
+    classifier = new_network("minilm", dropout=0, encoder_dropout=0).classifier
+    freeze(classifier, 0)
+    assert all(parameter.requires_grad for parameter in classifier.parameters())
+    freeze(classifier, 2)
+    objective = Objective(classifier, label_smoothing=0, doubt_weight=0.5)
+    groups = list(parameter_groups(objective, encoder_rate=1, head_rate=1, decay=0.9))
+    learning = {id(parameter) for group in groups for parameter in group["params"]}
+    for name, parameter in classifier.named_parameters():
+        frozen = name.startswith(
+            ("encoder.embeddings", "encoder.encoder.layer.0.", "encoder.encoder.layer.1.")
+        )
+        assert (id(parameter) not in learning) == frozen == (not parameter.requires_grad), name
 
 
 def test_fit_writes_a_complete_verified_directory_without_pickles(toy_model: Path) -> None:

@@ -49,6 +49,7 @@ class Config(BaseModel):
     learning_rate: float = Field(1e-4, gt=0)
     head_learning_rate: float = Field(1e-3, gt=0)
     layer_decay: float = Field(0.9, gt=0, le=1)
+    frozen_layers: int = Field(0, ge=0, description="the encoder's lowest layers that stay as they are")
     weight_decay: float = Field(0.01, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
     dropout: float = Field(0.1, ge=0, lt=1, description="before the heads")

@@ -31,7 +31,7 @@ from training.calibration import Calibration, calibrated_scores
 from training.config import Config
 from training.data import Data, sentence_count
 from training.metrics import macro_f1
-from training.model import IGNORE, Network, Objective, new_network, parameter_groups, round_as_int8
+from training.model import IGNORE, Network, Objective, freeze, new_network, parameter_groups, round_as_int8
 from training.names import NameSwaps
 from training.sampling import Collator, EncodedCorpus, Example, TrainingEpochs
 
@@ -86,6 +86,7 @@ def finetune(
     )
     if config.int8_rounding:
         round_as_int8(network.classifier)
+    freeze(network.classifier, config.frozen_layers)
     _check_window_fits(config, network.encoder_config)
     windows = Windows(network.tokenizer, config.limits)
     swaps = NameSwaps(data.train) if config.name_swaps else None

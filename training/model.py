@@ -227,6 +227,16 @@ def _fast_tokenizer(path: str, encoder: str) -> Tokenizer:
     return backend
 
 
+def freeze(classifier: SentenceClassifier, layers: int) -> None:
+    """Let the encoder's embeddings and its lowest ``layers`` stay as they are; none for 0.
+
+    Training then is as much cheaper as gradients need not reach them: with half of the layers frozen by a third.
+    """
+    for name, parameter in classifier.encoder.named_parameters():
+        if layers and _depth(name) <= layers:
+            parameter.requires_grad_(False)
+
+
 def parameter_groups(
     model: Objective, *, encoder_rate: float, head_rate: float, decay: float
 ) -> Iterator[dict[str, Any]]:
@@ -236,6 +246,8 @@ def parameter_groups(
     """
     layers = 1 + max((_depth(name) for name, _ in model.named_parameters()), default=0)
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if "encoder" not in name:
             rate = head_rate
         else:
