@@ -103,6 +103,12 @@ def check_data(files: tuple[Path, ...]) -> None:
 @click.option(
     "--validation-data", multiple=True, type=FILE, help="Labelled file to choose and calibrate by besides."
 )
+@click.option(
+    "--teacher-scores",
+    multiple=True,
+    type=FILE,
+    help="A teacher's scores of data that is trained on, as `sayso label` writes them; repeatable.",
+)
 @click.option("--output", "-o", type=DIRECTORY, required=True, help="Model directory to write.")
 @click.option(
     "--init", metavar="DIR|default", help="Continue from a model's weights, or from the embedded default's."
@@ -113,6 +119,7 @@ def fit(
     overrides: tuple[str, ...],
     extra_data: tuple[Path, ...],
     validation_data: tuple[Path, ...],
+    teacher_scores: tuple[Path, ...],
     output: Path,
     init: str | None,
     resume: bool,
@@ -125,6 +132,12 @@ def fit(
     sayso-train fit -c configs/release.yaml --extra-data labelled.jsonl -o models/release
     sayso-train fit --init default --extra-data mine.csv --set epochs=2 -o models/mine
 
+    \b
+    A small model learns also from the scores of a larger one:
+    sayso-train fit -c configs/large.yaml --extra-data labelled.jsonl -o models/large
+    sayso label --model models/large labelled.jsonl -o scores.jsonl
+    sayso-train fit --extra-data labelled.jsonl --teacher-scores scores.jsonl -o models/small
+
     The output appears when it is complete; until then checkpoints lie beside it in OUTPUT.checkpoints.
     """
     from training.recipe import checkpoint_directory, fit
@@ -133,7 +146,13 @@ def fit(
     hint = f"; run the same command with --resume to go on from {checkpoints}" if not resume else ""
     with _expected_errors(hint):
         _quiet_libraries()
-        settings = _config(config, overrides, extra_data=extra_data, validation_data=validation_data)
+        settings = _config(
+            config,
+            overrides,
+            extra_data=extra_data,
+            validation_data=validation_data,
+            teacher_scores=teacher_scores,
+        )
         manifest = fit(settings, output, resume=resume, start=_start(init, settings), say=click.echo)
         click.echo(f"{output}: model {manifest.model_version}")
         click.echo((output / "report.md").read_text(encoding="utf-8"))

@@ -28,6 +28,9 @@ class Config(BaseModel):
     extra_data: tuple[str, ...] = ()
     validation_data: tuple[str, ...] = ()
     extra_validation_share: float = Field(0.08, ge=0, le=0.5)
+    teacher_scores: tuple[str, ...] = Field(
+        (), description="what `sayso label --model TEACHER` wrote, as JSONL"
+    )
     max_sentences: int = Field(0, ge=0, description="train on about so many sentences; 0 means all")
 
     # Encoder and windows.
@@ -56,6 +59,7 @@ class Config(BaseModel):
     encoder_dropout: float = Field(0.0, ge=0, lt=1, description="in the encoder's hidden layers")
     label_smoothing: float = Field(0.05, ge=0, lt=1)
     doubt_weight: float = Field(0.5, ge=0)
+    teacher_weight: float = Field(1.0, ge=0, description="of a teacher's scores, beside the labels")
     name_swaps: float = Field(0.0, ge=0, le=1, description="share of articles shown with other names in them")
     int8_rounding: bool = Field(True, description="train with the rounding that int8 will bring")
     patience: int = Field(3, ge=1, description="evaluations without a better macro-F1 before training stops")

@@ -34,6 +34,7 @@ from training.metrics import macro_f1
 from training.model import IGNORE, Network, Objective, freeze, new_network, parameter_groups, round_as_int8
 from training.names import NameSwaps
 from training.sampling import Collator, EncodedCorpus, Example, TrainingEpochs
+from training.teacher import read_teacher
 
 _EVALUATION_BATCH = 16
 
@@ -90,7 +91,8 @@ def finetune(
     _check_window_fits(config, network.encoder_config)
     windows = Windows(network.tokenizer, config.limits)
     swaps = NameSwaps(data.train) if config.name_swaps else None
-    epochs = TrainingEpochs(EncodedCorpus(data.train, windows, swaps), config)
+    soft = read_teacher([Path(path) for path in config.teacher_scores], data.train)
+    epochs = TrainingEpochs(EncodedCorpus(data.train, windows, swaps, soft), config)
     reading = _List(EncodedCorpus(data.validation, windows).reading(context=config.context))
     trainer = _trainer(network, config, checkpoints, epochs, reading)
     trainer.add_callback(_Narrator(say))
@@ -142,7 +144,10 @@ def _trainer(
     network: Network, config: Config, checkpoints: Path, train: TrainingEpochs, validation: _List
 ) -> Trainer:
     objective = Objective(
-        network.classifier, label_smoothing=config.label_smoothing, doubt_weight=config.doubt_weight
+        network.classifier,
+        label_smoothing=config.label_smoothing,
+        doubt_weight=config.doubt_weight,
+        teacher_weight=config.teacher_weight if config.teacher_scores else 0.0,
     )
     steps = len(train) // config.batch_size // config.evaluations_per_epoch
     arguments = TrainingArguments(

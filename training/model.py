@@ -56,12 +56,18 @@ class Objective(nn.Module):
     """A classifier with its training loss, in the form that the Trainer wants."""
 
     def __init__(
-        self, classifier: SentenceClassifier, *, label_smoothing: float, doubt_weight: float
+        self,
+        classifier: SentenceClassifier,
+        *,
+        label_smoothing: float,
+        doubt_weight: float,
+        teacher_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.classifier = classifier
         self.label_smoothing = label_smoothing
         self.doubt_weight = doubt_weight
+        self.teacher_weight = teacher_weight
 
     def forward(
         self,
@@ -71,19 +77,24 @@ class Objective(nn.Module):
         voice: Tensor,
         doubt: Tensor,
         label: Tensor,
+        soft: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the loss and the logits. Targets are (b, s), ``IGNORE`` where there is none.
 
         The loss is the mean over sentences of: cross-entropy of the voice plus a weighted cross-entropy of the
-        doubt; for a sentence that has only a label, the negative log of the label's derived score.
+        doubt; for a sentence that has only a label, the negative log of the label's derived score. Where ``soft`` (b,
+        s, 4) holds a teacher's scores and not zeros, the weighted cross-entropy with them is added.
         """
         logits = self.classifier(input_ids, attention_mask, pooling)
         voice_logits, doubt_logits = logits.voice.float(), logits.doubt.float()
+        log_labels = label_log_scores(voice_logits, doubt_logits)
         loss = (
             _cross_entropy(voice_logits, voice, self.label_smoothing)
             + self.doubt_weight * _cross_entropy(doubt_logits, doubt, self.label_smoothing)
-            + label_loss(voice_logits, doubt_logits, torch.where(voice == IGNORE, label, IGNORE))
+            + _cross_entropy(log_labels, torch.where(voice == IGNORE, label, IGNORE), smoothing=0.0)
         )
+        if soft is not None and self.teacher_weight:
+            loss = loss - self.teacher_weight * (soft * log_labels).sum()
         sentences = (label != IGNORE).sum().clamp(min=1)
         return {"loss": loss / sentences, "voice_logits": voice_logits, "doubt_logits": doubt_logits}
 
@@ -117,16 +128,12 @@ class _Rounded(torch.autograd.Function):
         return gradient
 
 
-def label_loss(voice_logits: Tensor, doubt_logits: Tensor, label: Tensor) -> Tensor:
-    """Return the summed negative log-likelihood of the labels under the guide's rule."""
+def label_log_scores(voice_logits: Tensor, doubt_logits: Tensor) -> Tensor:
+    """Return the log of the labels' scores, (…, 4), under the guide's rule from voice and doubt to label."""
     log_voice, log_doubt = voice_logits.log_softmax(-1), doubt_logits.log_softmax(-1)
-    log_joint = log_voice[..., :, None] + log_doubt[..., None, :]
-    label_of_pair = torch.tensor(
-        [[LABELS.index(label_of(v, bool(d))) for d in (0, 1)] for v in VOICES], device=label.device
-    )
-    outside = label_of_pair != label.clamp(min=0)[..., None, None]
-    log_label = log_joint.masked_fill(outside, float("-inf")).flatten(-2).logsumexp(-1)
-    return -log_label.masked_fill(label == IGNORE, 0.0).sum()
+    log_pairs = (log_voice[..., :, None] + log_doubt[..., None, :]).flatten(-2)
+    label_of_pair = torch.tensor([LABELS.index(label_of(v, d)) for v in VOICES for d in (False, True)])
+    return torch.stack([log_pairs[..., label_of_pair == i].logsumexp(-1) for i in range(len(LABELS))], dim=-1)
 
 
 def _cross_entropy(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:

@@ -27,10 +27,11 @@ _BATCHES_PER_GROUP = 50
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A window and its sentences' targets: columns voice, doubt and label, shape (s, 3)."""
+    """A window and its sentences' targets: columns voice, doubt and label, shape (s, 3); a teacher's scores (s, 4)."""
 
     window: Window
     targets: NDArray[np.int64]
+    soft: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,17 @@ class Cut:
 
 
 class EncodedCorpus:
-    """Labelled articles, tokenised once; with ``swaps`` a second time with other names in them."""
+    """Labelled articles, tokenised once; with ``swaps`` a second time with other names in them.
+
+    ``soft`` are a teacher's scores by article, (sentences, 4) each, zeros where it has none.
+    """
 
     def __init__(
-        self, articles: Sequence[LabelledArticle], windows: Windows, swaps: NameSwaps | None = None
+        self,
+        articles: Sequence[LabelledArticle],
+        windows: Windows,
+        swaps: NameSwaps | None = None,
+        soft: Sequence[NDArray[np.float32]] | None = None,
     ) -> None:
         plain = [a.unlabelled() for a in articles]
         self.windows = windows
@@ -56,6 +64,7 @@ class EncodedCorpus:
             [windows.encode(swaps.swap(a, Random(i))) for i, a in enumerate(plain)] if swaps else []
         )
         self.targets = [np.array([_target(s) for s in a.sentences], dtype=np.int64) for a in articles]
+        self.soft = soft or [np.zeros((len(targets), len(LABELS)), np.float32) for targets in self.targets]
 
     def encoded(self, article: int, *, swapped: bool) -> EncodedArticle:
         """Return an article, with its own names or with others."""
@@ -66,8 +75,9 @@ class EncodedCorpus:
         article = self.encoded(cut.article, swapped=cut.swapped)
         if not cut.titled:
             article = EncodedArticle([], article.sentences, article.truncated)
-        targets = self.targets[cut.article][cut.block.start : cut.block.stop]
-        return Example(self.windows.window(article, cut.block), targets)
+        block = slice(cut.block.start, cut.block.stop)
+        targets, soft = self.targets[cut.article][block], self.soft[cut.article][block]
+        return Example(self.windows.window(article, cut.block), targets, soft)
 
     def reading(self, *, context: bool = True) -> list[Example]:
         """Return the examples that the predictor would read, each sentence's target once, elsewhere ignored."""
@@ -84,11 +94,11 @@ class EncodedCorpus:
         return [(i, j) for i, article in enumerate(self.articles) for j in range(len(article.sentences))]
 
     def _read_once(self, index: int, window: Window) -> Example:
-        last = window.first + len(window.spans)
+        shown = slice(window.first, window.first + len(window.spans))
         targets = np.full((len(window.spans), 3), IGNORE, dtype=np.int64)
         read = slice(window.read.start - window.first, window.read.stop - window.first)
-        targets[read] = self.targets[index][window.first : last][read]
-        return Example(window, targets)
+        targets[read] = self.targets[index][shown][read]
+        return Example(window, targets, np.zeros((len(targets), len(LABELS)), np.float32))
 
 
 class TrainingEpochs(Dataset[list[Example]]):
@@ -182,9 +192,12 @@ class Collator:
     def __call__(self, items: Sequence[Example | list[Example]]) -> dict[str, Tensor]:
         examples = [e for item in items for e in (item if isinstance(item, list) else [item])]
         batch = collate([e.window for e in examples], pad_id=self.pad_id)
-        targets = np.full((len(examples), batch.pooling.shape[1], 3), IGNORE, dtype=np.int64)
+        shape = (len(examples), batch.pooling.shape[1])
+        targets = np.full((*shape, 3), IGNORE, dtype=np.int64)
+        soft = np.zeros((*shape, len(LABELS)), dtype=np.float32)
         for row, example in enumerate(examples):
             targets[row, : len(example.targets)] = example.targets
+            soft[row, : len(example.soft)] = example.soft
         voice, doubt, label = torch.from_numpy(targets).unbind(-1)
         return {
             "input_ids": torch.from_numpy(batch.input_ids),
@@ -193,6 +206,7 @@ class Collator:
             "voice": voice.contiguous(),
             "doubt": doubt.contiguous(),
             "label": label.contiguous(),
+            "soft": torch.from_numpy(soft),
         }
 
 
