@@ -18,53 +18,68 @@ from serving.predictor import Predictor
 from training.cli import main as sayso_train
 from training.config import load_config
 from training.corpus import read_articles
+from training.data import read_data
 from training.recipe import fit
-from training.teacher import read_teacher
+from training.teacher import Teacher, read_teacher
 
 SURE = {label.value: 0.97 if label is LABELS[0] else 0.01 for label in LABELS}
 
 
-def scored(article: str = "train-0", position: int = 1, **other: object) -> dict[str, object]:
-    return {"article_id": article, "position": position, "scores": SURE} | other
+def scored(article: str, sentences: int = 14, **other: object) -> list[dict[str, object]]:
+    row = {"text": "Seen.", "title": "Of them", "label": "official_claim", "scores": SURE}
+    return [{"article_id": article, "position": i + 1} | row | other for i in range(sentences)]
 
 
 def test_scores_find_their_sentences_and_the_others_have_none(toy_data: Path, tmp_path: Path) -> None:
     articles = read_articles([toy_data / "train.jsonl"])
-    rows = [scored(position=3), scored("train-2", 1), scored("of-another-file")]
-    soft = read_teacher([write_jsonl(tmp_path / "scores.jsonl", rows)], articles)
+    teacher = read_teacher([write_jsonl(tmp_path / "scores.jsonl", scored("train-0") + scored("elsewhere"))])
+    soft = teacher.soft_targets(articles)
     assert [array.shape for array in soft] == [(len(a.sentences), 4) for a in articles]
     for article, array in zip(articles, soft, strict=True):
-        has = {"train-0": [2], "train-2": [0]}.get(article.id, [])
-        assert np.flatnonzero(array.any(axis=1)).tolist() == has
-        assert array[has].tolist() == [pytest.approx(list(SURE.values()))] * len(has)
+        expected = np.tile(list(SURE.values()), (14, 1)) if article.id == "train-0" else 0
+        assert array == pytest.approx(expected)
+    assert not any(array.any() for array in Teacher().soft_targets(articles))
+
+
+def test_articles_that_only_the_teacher_labelled_are_trained_on(
+    toy_data: Path, toy_recipe: list[str], tmp_path: Path
+) -> None:
+    rows = [row for name in ("train-0", "validation-1", "test-1", "new") for row in scored(name)]
+    scores = write_jsonl(tmp_path / "scores.jsonl", rows)
+    plain = read_data(load_config(None, toy_recipe))
+    data = read_data(load_config(None, [*toy_recipe, f"teacher_scores=[{scores}]"]))
+    assert (data.validation, data.test) == (plain.validation, plain.test)
+    *labelled, new = data.train
+    assert labelled == plain.train
+    assert (new.id, new.title, len(new.sentences)) == ("new", "Of them", 14)
+    assert {(s.text, s.voice, s.doubt, s.label) for s in new.sentences} == {("Seen.", None, None, LABELS[0])}
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("rows", "message"),
     [
-        (scored(position=0), r"scores.jsonl:2: position: .* expected what `sayso label` writes"),
-        (scored(position=99), "scores.jsonl:2: position 99 of an article of 14 sentences"),
-        (scored(scores=SURE | {"other": 0.9}), "scores.jsonl:2: scores: expected one for each label"),
-        (scored(scores={"other": 1.0}), "scores.jsonl:2: scores: expected one for each label"),
-        (scored(scores={"rumour": 1.0}), r"scores.jsonl:2: scores\.rumour"),
-        ({"text": "no scores"}, "scores.jsonl:2: article_id: Field required"),
+        (scored("a", position=0), r"scores.jsonl:2: position: .* expected what `sayso label` writes"),
+        (scored("a", position=3), "scores.jsonl:2: position 3 of a after 0; expected all its sentences"),
+        (scored("b", 1), "scores.jsonl:2: position 1 of b after 1; expected all its sentences"),
+        (scored("a", scores=SURE | {"other": 0.9}), "scores.jsonl:2: scores: expected one for each label"),
+        (scored("a", scores={"other": 1.0}), "scores.jsonl:2: scores: expected one for each label"),
+        (scored("a", scores={"rumour": 1.0}), r"scores.jsonl:2: scores\.rumour"),
+        ([{"text": "no scores"}], "scores.jsonl:2: article_id: Field required"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(
-    toy_data: Path, tmp_path: Path, row: dict[str, object], message: str
+    tmp_path: Path, rows: list[dict[str, object]], message: str
 ) -> None:
-    path = write_jsonl(tmp_path / "scores.jsonl", [scored(), row])
     with pytest.raises(SaysoError, match=message):
-        read_teacher([path], read_articles([toy_data / "train.jsonl"]))
+        read_teacher([write_jsonl(tmp_path / "scores.jsonl", scored("b", 1) + rows)])
 
 
-def test_scores_of_other_articles_are_refused(toy_data: Path, tmp_path: Path) -> None:
-    articles = read_articles([toy_data / "train.jsonl"])
-    with pytest.raises(SaysoError, match="none of the articles that are trained on"):
-        read_teacher([write_jsonl(tmp_path / "scores.jsonl", [scored("elsewhere")])], articles)
+def test_scores_of_other_sentences_are_refused(toy_data: Path, tmp_path: Path) -> None:
+    teacher = read_teacher([write_jsonl(tmp_path / "scores.jsonl", scored("train-0", 9))])
+    with pytest.raises(SaysoError, match="train-0 has 9 sentences there and 14 where it is trained on"):
+        teacher.soft_targets(read_articles([toy_data / "train.jsonl"]))
     with pytest.raises(SaysoError, match="cannot be read"):
-        read_teacher([tmp_path / "missing.jsonl"], articles)
-    assert not np.concatenate(read_teacher([], articles)).any()
+        read_teacher([tmp_path / "missing.jsonl"])
 
 
 def test_a_student_follows_its_teacher_where_the_labels_are_useless(

@@ -107,7 +107,7 @@ def check_data(files: tuple[Path, ...]) -> None:
     "--teacher-scores",
     multiple=True,
     type=FILE,
-    help="A teacher's scores of data that is trained on, as `sayso label` writes them; repeatable.",
+    help="A teacher's answers as `sayso label` writes them, to learn from besides; repeatable.",
 )
 @click.option("--output", "-o", type=DIRECTORY, required=True, help="Model directory to write.")
 @click.option(
@@ -133,10 +133,12 @@ def fit(
     sayso-train fit --init default --extra-data mine.csv --set epochs=2 -o models/mine
 
     \b
-    A small model learns also from the scores of a larger one:
+    A small model learns also from a larger one, and from articles that nobody has labelled:
     sayso-train fit -c configs/large.yaml --extra-data labelled.jsonl -o models/large
     sayso label --model models/large labelled.jsonl -o scores.jsonl
-    sayso-train fit --extra-data labelled.jsonl --teacher-scores scores.jsonl -o models/small
+    sayso label --model models/large --unit article archive.jsonl -o more.jsonl
+    cat scores.jsonl more.jsonl > teacher.jsonl
+    sayso-train fit --extra-data labelled.jsonl --teacher-scores teacher.jsonl -o models/small
 
     The output appears when it is complete; until then checkpoints lie beside it in OUTPUT.checkpoints.
     """

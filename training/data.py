@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from random import Random
 
 from training.config import Config
 from training.corpus import LabelledArticle, read_articles
 from training.splits import SHARES, read_written, split_off
+from training.teacher import Teacher, read_teacher
 
 # Not the recipe's seed: runs with other seeds choose by the same articles, and a run that continues another's weights
 # never sees as validation what that one was trained on.
@@ -18,11 +20,12 @@ _SPLIT_SEED = 13
 
 @dataclass(frozen=True)
 class Data:
-    """What a recipe trains on, chooses by, and is tested on."""
+    """What a recipe trains on, chooses by, and is tested on; a teacher's answers on some of it."""
 
     train: list[LabelledArticle]
     validation: list[LabelledArticle]
     test: list[LabelledArticle]
+    teacher: Teacher = field(default_factory=Teacher)
 
 
 def sentence_count(articles: Sequence[LabelledArticle]) -> int:
@@ -39,7 +42,10 @@ def read_set(name: str) -> list[LabelledArticle]:
 
 
 def read_data(config: Config) -> Data:
-    """Return the data of a recipe: the written splits, and the extra files, a part of each kept for validation."""
+    """Return the data of a recipe: the written splits, and the extra files, a part of each kept for validation.
+
+    Articles that only the teacher has labelled are trained on, too.
+    """
     written = read_written(Path(config.data))
     train, validation = list(written.train), list(written.validation)
     if config.validation_data:
@@ -49,7 +55,9 @@ def read_data(config: Config) -> Data:
             extra, held = split_off(extra, share=config.extra_validation_share, seed=_SPLIT_SEED)
             validation += held
         train += extra
-    return Data(_at_most(train, config), validation, written.test)
+    teacher = read_teacher([Path(path) for path in config.teacher_scores])
+    train += teacher.unlabelled({a.id for a in chain(train, validation, written.test)})
+    return Data(_at_most(train, config), validation, written.test, teacher)
 
 
 def _extra_files(config: Config) -> list[list[LabelledArticle]]:

@@ -34,7 +34,6 @@ from training.metrics import macro_f1
 from training.model import IGNORE, Network, Objective, freeze, new_network, parameter_groups, round_as_int8
 from training.names import NameSwaps
 from training.sampling import Collator, EncodedCorpus, Example, TrainingEpochs
-from training.teacher import read_teacher
 
 _EVALUATION_BATCH = 16
 
@@ -91,7 +90,7 @@ def finetune(
     _check_window_fits(config, network.encoder_config)
     windows = Windows(network.tokenizer, config.limits)
     swaps = NameSwaps(data.train) if config.name_swaps else None
-    soft = read_teacher([Path(path) for path in config.teacher_scores], data.train)
+    soft = data.teacher.soft_targets(data.train)
     epochs = TrainingEpochs(EncodedCorpus(data.train, windows, swaps, soft), config)
     reading = _List(EncodedCorpus(data.validation, windows).reading(context=config.context))
     trainer = _trainer(network, config, checkpoints, epochs, reading)
