@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,8 +19,9 @@ from serving.batching import DeadlineError, DrainingError, QueueFullError, Round
 from serving.engine import Engine
 from serving.guard import ApiError
 from serving.openapi import openapi_document
-from serving.predictor import Article
+from serving.predictor import Article, Prediction
 from serving.schemas import (
+    MAX_DETAILS,
     AnalyzeRequest,
     AnalyzeResponse,
     ClassifyResponse,
@@ -37,7 +39,8 @@ from serving.segmentation import Span, segment
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("sayso.api")
+_TOO_LONG = 'longer than the model reads at once; without "truncate": false it is read as far as it goes'
 
 
 class Api:
@@ -78,10 +81,12 @@ class Api:
         articles = [Article([text]) for text in body.sentences]
         answers = await _while_connected(request, self.engine.predict(articles))
 
+        predictions = [answer[0] for answer in answers]
+        self._count(body, predictions)
+
         def response() -> bytes:
-            pairs = zip(body.sentences, answers, strict=True)
             result = self._result(body)
-            results = [result(text, answer[0]) for text, answer in pairs]
+            results = list(map(result, body.sentences, predictions))
             return _json(ClassifyResponse(model=self.engine.model_version, sentences=results))
 
         return await _respond(sum(map(len, body.sentences)), response)
@@ -93,6 +98,8 @@ class Api:
         article = Article([text for text, _ in pieces], title=body.title or "")
         (answer,) = await _while_connected(request, self.engine.predict([article]))
 
+        self._count(body, answer)
+
         def response() -> bytes:
             pairs = zip(pieces, answer, strict=True)
             result = self._result(body)
@@ -101,6 +108,18 @@ class Api:
             return _json(AnalyzeResponse(model=model, sentences=results, summary=summarize(results)))
 
         return await _respond(sum(map(len, article.sentences)), response)
+
+    def _count(self, body: ReadingRequest, predictions: Sequence[Prediction]) -> None:
+        """Count the labels; raise ApiError where a sentence was not read to its end and that was not allowed."""
+        if not body.truncate and (cut := [i for i, p in enumerate(predictions) if p.truncated]):
+            path = "text" if getattr(body, "text", None) else "sentences"
+            raise _invalid(
+                [
+                    ErrorDetail(path=f"{path}[{i}]", code="too_long", message=_TOO_LONG)
+                    for i in cut[:MAX_DETAILS]
+                ]
+            )
+        self.engine.observer.labelled(Counter(p.label for p in predictions))
 
     def _result(self, body: ReadingRequest) -> Callable[..., SentenceResult]:
         """Return ``sentence_result`` with what the request wants besides the labels."""

@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Protocol, TypeVar
 
 from serving.errors import SaysoError
+from serving.metrics import Observer
 from serving.predictor import Article, Prediction, WindowScores
 from serving.windows import Window
 
@@ -55,19 +56,6 @@ class BatchLimits:
     queue_requests: int = 256
     queue_tokens: int = 1_000_000
     deadline_s: float = 60.0
-
-
-class Observer:
-    """Is told what happens, and does nothing with it; metrics derive from it."""
-
-    def queue(self, *, requests: int, tokens: int) -> None:
-        """Take note of the queue: requests under way, tokens that wait."""
-
-    def ran(self, *, windows: int, tokens: int, seconds: float) -> None:
-        """Take note of a round of so many windows and tokens."""
-
-    def waited(self, seconds: float) -> None:
-        """Take note of how long a request waited for its first round."""
 
 
 class QueueFullError(SaysoError):

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -432,28 +433,76 @@ def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
 @click.option(
     "--workers", metavar="N", help="How many processes answer; each holds its own model. [default: 1]"
 )
+@click.option(
+    "--api-keys", metavar="FILE", help="Ask for an API key of this file (`sayso new-key` makes it)."
+)
+@click.option(
+    "--insecure", is_flag=True, flag_value="1", default=None, help="Let other machines call without a key."
+)
 def serve(**options: str | None) -> None:
     """Start the HTTP service.
 
     It runs until Ctrl-C or SIGTERM, and answers first what it has accepted. Every option, and more, can also
-    be set in the environment: SAYSO_HOST, SAYSO_PORT, SAYSO_MODEL, SAYSO_WORKERS; an option goes before a
-    variable.
+    be set in the environment: SAYSO_HOST, SAYSO_PORT, SAYSO_MODEL, SAYSO_WORKERS, SAYSO_API_KEYS …; an option
+    goes before a variable. Beyond this machine (--host) it asks for API keys, or to be told that it needs none.
 
     \b
     Examples:
       sayso serve
-      sayso serve --host 0.0.0.0 --port 8080 --model runs/mine
+      sayso serve --port 8080 --model runs/mine --workers 2
+      sayso new-key newsroom --file keys.txt
+      sayso serve --host 0.0.0.0 --api-keys keys.txt
       curl -s http://127.0.0.1:3000/analyze --json '{"text": "The ministry denied it. Analysts doubt that."}'
     """
     from serving.artifact import DEFAULT_MODEL, read_manifest
     from serving.hosting import host_command
+    from serving.keys import read_keys
     from serving.settings import PREFIX, Settings
 
     given = {PREFIX + name.upper(): value for name, value in options.items() if value is not None}
     settings = Settings.from_env(os.environ | given)
+    settings.check_open()
+    if settings.api_keys:
+        read_keys(settings.api_keys)
     read_manifest(settings.model or DEFAULT_MODEL)  # names a missing model before a server starts
     command = host_command(settings, os.environ)
     os.execve(command.argv[0], command.argv, command.environ)
+
+
+@main.command()
+@click.argument("name")
+@click.option(
+    "--file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Add the key to this keys file, made if need be.",
+)
+@click.option("--per-minute", type=click.IntRange(1, 999_999_999), help="The most requests a minute with it.")
+def new_key(name: str, file: Path | None, per_minute: int | None) -> None:
+    """Make an API key for the HTTP service.
+
+    The key itself is printed once and kept nowhere: give it to the caller, who sends it as
+    `Authorization: Bearer KEY`. The keys file holds its hash. To replace a key, add the new one under another name,
+    restart the workers, and delete the old one's line when nobody uses it any longer. Without --file, the line for
+    the keys file is printed too.
+
+    \b
+    Examples:
+      sayso new-key newsroom --file keys.txt
+      sayso new-key archive-2 --file keys.txt --per-minute 600
+    """
+    from serving.keys import new_key, read_keys
+
+    token, key = new_key(name, per_minute or 0)
+    if file is None:
+        click.echo(key.line(), err=True)
+    else:
+        if file.exists() and file.stat().st_size and any(k.name == name for k in read_keys(file)):
+            raise SaysoError(
+                f"{file}: has a key called {name} already; choose another name, such as {name}-2"
+            )
+        with open(file, "a", encoding="utf-8", opener=partial(os.open, mode=0o600)) as stream:
+            stream.write(key.line() + "\n")
+    click.echo(token)
 
 
 if __name__ == "__main__":

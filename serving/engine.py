@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from serving.artifact import Calibration
-from serving.batching import Batcher, BatchLimits, DrainingError, Observer
-from serving.metrics import QueueMetrics
+from serving.batching import Batcher, BatchLimits, DrainingError
+from serving.metrics import Metrics, Observer
 from serving.predictor import Article, Prediction, Predictor
 from serving.settings import Settings
 
@@ -18,11 +18,11 @@ _WARM_UP = [Article(["The minister denied the report."] * count, title="Warm-up"
 class Engine:
     """Answers articles between ``start`` and ``stop``."""
 
-    def __init__(self, settings: Settings, *, observer: Callable[[], Observer] = QueueMetrics) -> None:
+    def __init__(self, settings: Settings, *, observer: Observer | None = None) -> None:
         self.settings = settings
+        self.observer = observer or Metrics()
         self.model_version = ""
         self.calibration = Calibration()
-        self._make_observer = observer
         self._batcher: Batcher | None = None
 
     def load(self) -> Predictor:
@@ -33,10 +33,11 @@ class Engine:
         """Load the model, warm it up and begin to take requests."""
         predictor = await asyncio.to_thread(self.load)
         await asyncio.to_thread(predictor.predict, _WARM_UP)
-        self._batcher = Batcher(predictor, self._limits(), observer=self._make_observer())
+        self._batcher = Batcher(predictor, self._limits(), observer=self.observer)
         await self._batcher.start()
         self.model_version = predictor.manifest.model_version
         self.calibration = predictor.manifest.calibration
+        self.observer.loaded(self.model_version)
 
     async def stop(self) -> None:
         """Answer what was accepted, and end."""

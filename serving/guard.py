@@ -1,13 +1,15 @@
 """The outermost layer of the service: what it refuses never reaches BentoML, and every error has one shape.
 
-It is an ASGI guard that knows the service's paths. It answers 404, 405, 408, 413 and 415, hands a body on
-when it has arrived whole and within its limit, and puts errors of the layers below it into the envelope
-``{"error": {"code", "message", "details"}}``.
+It is an ASGI guard that knows the service's paths. It answers 401, 404, 405, 408, 413 and 415, and 429 where a key
+has made too many requests; it hands a body on when it has arrived whole and within its limit, and puts errors of the
+layers below it into the envelope ``{"error": {"code", "message", "details"}}``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import Message as HeaderParser
@@ -15,11 +17,20 @@ from email.message import Message as HeaderParser
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.keys import KeyRing
 from serving.schemas import Error, ErrorCode, ErrorDetail, ErrorEnvelope
 
 # How much of a body that is too large is still read, so that its sender gets to read the answer.
 _LINGER_BYTES = 32 * 2**20
 _LINGER_S = 2.0
+
+# What everybody may see: that the service lives, and how to call it.
+PUBLIC_PATHS = frozenset({"/", "/openapi.json", "/livez", "/healthz", "/readyz"})
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="sayso"'}
+_NO_KEYS = (
+    "this service takes requests from its own machine only; its operator can give out API keys (SAYSO_API_KEYS,"
+    " `sayso new-key`) or open it to all (SAYSO_INSECURE=1)"
+)
 
 _ENVELOPE = b'{"error":{"code":'
 
@@ -55,12 +66,26 @@ class BodyLimits:
 
 
 class Guard:
-    """Wraps an ASGI application. ``paths`` are the only ones there are, each with its methods."""
+    """Wraps an ASGI application. ``paths`` are the only ones there are, each with its methods.
 
-    def __init__(self, app: ASGIApp, *, paths: Mapping[str, frozenset[str]], limits: BodyLimits) -> None:
+    With ``keys`` a request must bring one of them. Without any, requests that reach this machine from another are
+    refused unless ``insecure``: whatever started the server, nobody opens it to the world unawares.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        paths: Mapping[str, frozenset[str]],
+        limits: BodyLimits,
+        keys: KeyRing | None = None,
+        insecure: bool = False,
+    ) -> None:
         self.app = app
         self.paths = paths
         self.limits = limits
+        self.keys = keys
+        self.insecure = insecure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what may pass, and answer the rest."""
@@ -74,6 +99,7 @@ class Guard:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             self._check_route(scope)
+            self._check_caller(scope)
             if scope["method"] == "POST":
                 _check_headers(scope)
                 receive = _replay(await self._read_body(scope, receive), receive)
@@ -92,6 +118,22 @@ class Guard:
             allow = ", ".join(sorted(methods))
             message = f"{ErrorCode.METHOD_NOT_ALLOWED.meaning}; it takes {allow}"
             raise ApiError(ErrorCode.METHOD_NOT_ALLOWED, message, headers={"Allow": allow})
+
+    def _check_caller(self, scope: Scope) -> None:
+        if scope["path"] in PUBLIC_PATHS:
+            return
+        if self.keys is None:
+            if not self.insecure and _from_elsewhere(scope):
+                raise ApiError(ErrorCode.UNAUTHORIZED, _NO_KEYS, headers=_CHALLENGE)
+            return
+        scheme, _, token = (_header(scope, b"authorization") or b"").partition(b" ")
+        key = self.keys.owner(token.strip()) if scheme.lower() == b"bearer" else None
+        if key is None:
+            raise ApiError(ErrorCode.UNAUTHORIZED, headers=_CHALLENGE)
+        scope.setdefault("state", {})["key"] = key.name
+        if wait_s := self.keys.wait_s(key):
+            message = f"this key may make {key.per_minute:,} requests a minute"
+            raise ApiError(ErrorCode.RATE_LIMITED, message, headers={"Retry-After": str(math.ceil(wait_s))})
 
     async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
         """Return the body; raise ApiError where it is too large or too slow."""
@@ -168,6 +210,15 @@ def _is_json(content_type: bytes) -> bool:
     header["content-type"] = content_type.decode("latin-1")
     charset = header.get_content_charset("utf-8")
     return header.get_content_type() == "application/json" and charset in ("utf-8", "utf8")
+
+
+def _from_elsewhere(scope: Scope) -> bool:
+    """Return whether a request came in at an address that other machines can reach."""
+    host = (scope.get("server") or ("",))[0]
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a local socket, or a test's name
+        return False
 
 
 def _header(scope: Scope, name: bytes) -> bytes | None:

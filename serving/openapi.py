@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 from importlib import metadata
 from typing import Any
 
@@ -33,13 +34,19 @@ _DESCRIPTION = (
     + ".\n\nBodies are JSON in UTF-8. Every answer that is not a success has the same body:"
     ' `{"error": {"code", "message", "details"}}`.'
 )
+_KEY = "An API key, where the operator asks for one."
 _SECONDS = {"description": "Seconds after which to try again.", "schema": {"type": "integer", "minimum": 1}}
 _METHODS = {"description": "The methods that the path takes.", "schema": {"type": "string"}}
+_CHALLENGE = {"description": "How to say who calls.", "schema": {"type": "string"}}
 _HEADERS: dict[ErrorCode, Json] = {
+    ErrorCode.UNAUTHORIZED: {"WWW-Authenticate": _CHALLENGE},
     ErrorCode.OVERLOADED: {"Retry-After": _SECONDS},
+    ErrorCode.UNAVAILABLE: {"Retry-After": _SECONDS},
     ErrorCode.METHOD_NOT_ALLOWED: {"Allow": _METHODS},
 }
+_SECURITY: list[Json] = [{}, {"key": []}]
 _OF_EVERY_PATH = [ErrorCode.METHOD_NOT_ALLOWED, ErrorCode.INTERNAL_ERROR]
+_OF_KEYED = [ErrorCode.UNAUTHORIZED, ErrorCode.RATE_LIMITED, *_OF_EVERY_PATH]
 _OF_READY = [*_OF_EVERY_PATH, ErrorCode.UNAVAILABLE]
 # Nobody is there to read CLIENT_GONE, and no path of the document is not found.
 _OF_POST = [code for code in ErrorCode if code not in (ErrorCode.CLIENT_GONE, ErrorCode.NOT_FOUND)]
@@ -56,7 +63,8 @@ def openapi_document(settings: Settings, requests: RequestModels) -> Json:
         "paths": _paths(requests),
         "components": {
             "schemas": schemas["$defs"],
-            "responses": {code.name: _error(code) for code in _OF_POST},
+            "responses": _error_responses(_OF_POST),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": _KEY}},
         },
     }
 
@@ -75,7 +83,7 @@ def _paths(requests: RequestModels) -> Json:
         "/livez": _get("Whether the process lives", "text/plain"),
         "/healthz": _get("The same", "text/plain"),
         "/readyz": _get("Whether requests are taken", "text/plain", _OF_READY),
-        "/metrics": _get("Figures for Prometheus", "text/plain"),
+        "/metrics": _get("Figures for Prometheus", "text/plain", _OF_KEYED),
     }
 
 
@@ -86,15 +94,17 @@ def _post(summary: str, request: type[BaseModel], response: type[BaseModel], exa
         "post": {
             "summary": summary,
             "operationId": summary.split()[0].lower(),
+            "security": _SECURITY,
             "requestBody": {"required": True, "content": _content(request, examples=named)},
             "responses": {"200": success, **_errors(_OF_POST)},
         }
     }
 
 
-def _get(summary: str, media_type: str, errors: Iterable[ErrorCode] = _OF_EVERY_PATH) -> Json:
+def _get(summary: str, media_type: str, errors: Sequence[ErrorCode] = _OF_EVERY_PATH) -> Json:
     success = {"description": "Success.", "content": {media_type: {"schema": {}}}}
-    return {"get": {"summary": summary, "responses": {"200": success, **_errors(errors)}}}
+    security = {"security": _SECURITY} if ErrorCode.UNAUTHORIZED in errors else {}
+    return {"get": {"summary": summary, **security, "responses": {"200": success, **_errors(errors)}}}
 
 
 def _content(model: type[BaseModel], **more: Any) -> Json:
@@ -102,13 +112,30 @@ def _content(model: type[BaseModel], **more: Any) -> Json:
 
 
 def _errors(codes: Iterable[ErrorCode]) -> Json:
-    return {str(code.status): {"$ref": f"#/components/responses/{code.name}"} for code in codes}
+    statuses = dict.fromkeys(code.status for code in codes)
+    return {str(status): {"$ref": f"#/components/responses/{HTTPStatus(status).name}"} for status in statuses}
 
 
-def _error(code: ErrorCode) -> Json:
-    example = ErrorEnvelope(error=Error(code=code, message=code.meaning)).model_dump(mode="json")
-    content = _content(ErrorEnvelope, example=example)
-    return {"description": code.meaning, "content": content, "headers": _HEADERS.get(code, {})}
+def _error_responses(codes: Iterable[ErrorCode]) -> Json:
+    """Return a response for each status, which codes may share."""
+    shared: dict[int, list[ErrorCode]] = {}
+    for code in codes:
+        shared.setdefault(code.status, []).append(code)
+    return {HTTPStatus(status).name: _error(found) for status, found in shared.items()}
+
+
+def _error(codes: Sequence[ErrorCode]) -> Json:
+    examples = {
+        code.value: {
+            "value": ErrorEnvelope(error=Error(code=code, message=code.meaning)).model_dump(mode="json")
+        }
+        for code in codes
+    }
+    return {
+        "description": "; or ".join(code.meaning for code in codes),
+        "content": _content(ErrorEnvelope, examples=examples),
+        "headers": _HEADERS.get(codes[0], {}),
+    }
 
 
 def _version() -> str:

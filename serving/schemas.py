@@ -66,6 +66,10 @@ class ReadingRequest(_Request):
         False,
         description="Whether answers also give the set of labels that holds the right one in nine of ten.",
     )
+    truncate: bool = Field(
+        True,
+        description="Whether a sentence that is too long is read as far as it goes; otherwise it is refused.",
+    )
 
 
 class ClassifyRequest(ReadingRequest):
@@ -184,6 +188,7 @@ class ErrorCode(StrEnum):
         return member
 
     MALFORMED_JSON = "malformed_json", 400, "the body is not JSON"
+    UNAUTHORIZED = "unauthorized", 401, "expected the header Authorization: Bearer, with a valid API key"
     NOT_FOUND = "not_found", 404, "there is nothing at this path; /openapi.json lists what there is"
     METHOD_NOT_ALLOWED = "method_not_allowed", 405, "the path does not take this method"
     BODY_TIMEOUT = "body_timeout", 408, "the body took too long to arrive"
@@ -191,6 +196,7 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", 415, "expected application/json, not compressed"
     INVALID_REQUEST = "invalid_request", 422, "the JSON is not what is expected; the details say where"
     OVERLOADED = "overloaded", 429, "too many requests are waiting"
+    RATE_LIMITED = "rate_limited", 429, "the key has made too many requests"
     CLIENT_GONE = "client_gone", 499, "the client went away before its answer was there"
     INTERNAL_ERROR = "internal_error", 500, "the service failed on this request; its log says why"
     UNAVAILABLE = "unavailable", 503, "the service takes no requests at present"

@@ -17,11 +17,13 @@ from bentoml.exceptions import BentoMLConfigException
 from serving.api import Api
 from serving.engine import Engine
 from serving.errors import SaysoError
-from serving.guard import BodyLimits, Guard
+from serving.logs import configure_logging
+from serving.protection import protected
 from serving.settings import Settings
 
 try:
     settings = Settings.from_env()
+    settings.check_open()
 except SaysoError as error:
     raise BentoMLConfigException(str(error)) from None
 engine = Engine(settings)
@@ -34,8 +36,10 @@ class GuardedService(bentoml.Service[Any]):
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """Return the application that workers run."""
-        limits = BodyLimits(settings.max_body_bytes, settings.body_timeout_s)
-        return Guard(super().to_asgi(is_main), paths=api.paths | HOST_PATHS, limits=limits)
+        configure_logging(settings.log_format)
+        return protected(
+            super().to_asgi(is_main), settings, paths=api.paths | HOST_PATHS, observer=engine.observer
+        )
 
 
 @bentoml.service(
@@ -45,6 +49,7 @@ class GuardedService(bentoml.Service[Any]):
     # The engine keeps the deadline; this one is only for when it cannot.
     traffic={"timeout": settings.deadline_s + 5},
     tracing={"excluded_urls": ".*"},
+    logging={"access": {"enabled": False}},  # ours has no paths and no texts of others
 )
 @bentoml.asgi_app(api.application(), name="sayso")
 class Sayso:

@@ -6,14 +6,23 @@ import difflib
 import ipaddress
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from serving.errors import SaysoError
 
 PREFIX = "SAYSO_"
+LOG_FORMATS = ("auto", "text", "json")
+_TRUTHS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+# Scheme, host and perhaps a port: no path, and no star, which would let every page on the web call.
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
+
+T = TypeVar("T")
 
 
 class SettingsError(SaysoError):
@@ -33,6 +42,20 @@ class Settings:
     port: int = _number(3000, least=1, most=65535, text="port to listen on")
     workers: int = _number(1, least=1, most=1024, text="processes that answer; each holds its own model")
     threads: int = _number(0, least=0, most=1024, text="windows read side by side; 0: cores / workers")
+
+    api_keys: Path | None = field(
+        default=None,
+        metadata={"text": "file of API keys (sayso new-key makes one); unset: none is asked for"},
+    )
+    insecure: bool = field(
+        default=False, metadata={"text": "whether others than this machine need no API key"}
+    )
+    cors_origins: tuple[str, ...] = field(
+        default=(), metadata={"text": "origins (https://example.org, …) whose pages may call the service"}
+    )
+    log_format: str = field(
+        default="auto", metadata={"text": "text or json; auto: text on a terminal", "of": LOG_FORMATS}
+    )
 
     max_body_bytes: int = _number(2 * 2**20, least=1024, text="largest request body")
     max_sentences: int = _number(20_000, least=1, text="most sentences in one request")
@@ -60,7 +83,17 @@ class Settings:
     def environment(self) -> dict[str, str]:
         """Return the variables that make these settings in another process."""
         values = {PREFIX + f.name.upper(): getattr(self, f.name) for f in fields(self)}
-        return {name: str(value) for name, value in values.items() if value is not None}
+        return {name: _written(value) for name, value in values.items() if value is not None}
+
+    def check_open(self) -> None:
+        """Raise SettingsError where other machines can reach the service, and it asks for no API key."""
+        if self.api_keys or self.insecure or ipaddress.ip_address(self.host).is_loopback:
+            return
+        raise SettingsError(
+            f"{PREFIX}HOST is {self.host}, so other machines can call; make an API key with `sayso new-key NAME"
+            f" --file keys.txt` and set {PREFIX}API_KEYS=keys.txt (--api-keys), or say that it is open to all with"
+            f" {PREFIX}INSECURE=1 (--insecure)"
+        )
 
     @property
     def shutdown_s(self) -> int:
@@ -84,11 +117,36 @@ def available_cores() -> int:
 
 
 def _read(name: str, value: str, of: Any) -> Any:
-    if of.name == "model":
-        return Path(value).expanduser().absolute()
-    if of.name == "host":
-        return _host(name, value)
+    match of.default:
+        case None:
+            return Path(value).expanduser().absolute()
+        case bool():
+            return _choice(name, value.lower(), _TRUTHS)
+        case tuple():
+            return tuple(_origin(name, part.strip()) for part in value.split(",") if part.strip())
+        case str() if of.name == "host":
+            return _host(name, value)
+        case str():
+            return _choice(name, value.lower(), {choice: choice for choice in of.metadata["of"]})
     return _checked_number(name, value, of)
+
+
+def _written(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _choice(name: str, value: str, choices: Mapping[str, T]) -> T:
+    if value not in choices:
+        raise SettingsError(f"{name}: found {value!r}, expected one of {', '.join(choices)}")
+    return choices[value]
+
+
+def _origin(name: str, value: str) -> str:
+    if not _ORIGIN.fullmatch(value):
+        raise SettingsError(
+            f"{name}: found {value!r}, expected origins such as https://example.org, and commas"
+        )
+    return value
 
 
 def _host(name: str, value: str) -> str:

@@ -18,11 +18,11 @@ from serving.batching import (
     BatchLimits,
     DeadlineError,
     DrainingError,
-    Observer,
     QueueFullError,
     RoundError,
 )
 from serving.labels import LABELS, VOICES, Label, Voice
+from serving.metrics import Observer
 from serving.predictor import Article, Prediction, WindowScores
 from serving.windows import Window
 

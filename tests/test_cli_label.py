@@ -517,12 +517,15 @@ def test_serve_executes_the_server_with_its_settings(folder: Path, monkeypatch: 
     monkeypatch.setenv("BENTOML_HOME", str(folder))
     monkeypatch.setattr("os.execve", lambda *arguments: executed.append(arguments))
     monkeypatch.setattr("serving.artifact.read_manifest", lambda directory: None)
-    result = CliRunner().invoke(main, ["serve", "--host", "0.0.0.0", "--workers", "2", "--model", "mine"])
+    result = CliRunner().invoke(
+        main, ["serve", "--host", "0.0.0.0", "--insecure", "--workers", "2", "--model", "mine"]
+    )
     assert result.exit_code == 0, result.output
     [(program, argv, environ)] = executed
     assert program == sys.executable
     assert "serving.service:Sayso" in argv
     assert "--host=0.0.0.0" in argv
     assert environ["SAYSO_WORKERS"] == "2"
+    assert environ["SAYSO_INSECURE"] == "True"
     assert environ["SAYSO_MODEL"] == str(Path("mine").absolute())
     assert environ["BENTOML_DO_NOT_TRACK"] == "True"

@@ -145,4 +145,4 @@ def test_the_summary_counts_sentences_and_shares_out_words() -> None:
 def test_every_error_code_has_a_status_and_a_meaning() -> None:
     assert ErrorCode("not_found").status == 404
     assert all(400 <= code.status < 600 and code.meaning for code in ErrorCode)
-    assert len({code.status for code in ErrorCode}) == len(ErrorCode)
+    assert len({code.meaning for code in ErrorCode}) == len(ErrorCode)

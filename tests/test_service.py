@@ -30,12 +30,13 @@ from starlette.testclient import TestClient
 
 from serving.api import Api
 from serving.artifact import Calibration
-from serving.batching import Observer
 from serving.engine import Engine
 from serving.guard import BodyLimits, Guard
 from serving.hosting import host_command
 from serving.labels import LABELS, VOICES, Label, Voice
+from serving.metrics import Observer
 from serving.predictor import Article, Prediction, Predictor, WindowScores
+from serving.protection import protected
 from serving.segmentation import segment
 from serving.settings import Settings
 from serving.windows import Window
@@ -119,15 +120,15 @@ class FakePredictor:
 
 class FakeEngine(Engine):
     def __init__(self, **changes: Any) -> None:
-        super().__init__(Settings(**changes), observer=Observer)
+        super().__init__(Settings(**changes), observer=Observer())
         self.fake = FakePredictor()
 
     def load(self) -> Any:
         return self.fake
 
 
-def guarded(engine: Engine) -> Guard:
-    """Return the API over an engine, in the guard, without BentoML between them."""
+def guarded(engine: Engine) -> Any:
+    """Return the API over an engine behind its protection, without BentoML between them."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -137,8 +138,7 @@ def guarded(engine: Engine) -> Guard:
 
     api = Api(engine)
     app = Starlette(routes=[Mount("/", api.application())], lifespan=lifespan)
-    limits = BodyLimits(engine.settings.max_body_bytes, engine.settings.body_timeout_s)
-    return Guard(app, paths=api.paths, limits=limits)
+    return protected(app, engine.settings, paths=api.paths, observer=engine.observer)
 
 
 def with_service(engine: FakeEngine, work: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
@@ -257,6 +257,16 @@ def test_a_sentence_of_five_thousand_words_is_read_as_far_as_a_window_goes(clien
     assert [result["truncated"] for result in body["sentences"]] == [True, False]
 
 
+@pytest.mark.parametrize(("path", "title"), [("/classify", {}), ("/analyze", {"title": "t"})])
+def test_who_wants_no_truncated_answer_gets_an_error_that_names_the_sentence(
+    client: TestClient, path: str, title: dict[str, str]
+) -> None:
+    body = {"sentences": ["short", "doubt " * 5000], "truncate": False, **title}
+    error = error_of(client.post(path, json=body), 422, "invalid_request")
+    assert [(detail["path"], detail["code"]) for detail in error["details"]] == [("sentences[1]", "too_long")]
+    assert client.post(path, json=body | {"sentences": ["short"]}).status_code == 200
+
+
 # Words rather than letters: real tokens in real numbers, and short enough to be quick.
 WORDS = st.sampled_from(
     ["The", "army", "denied", "“it”,", "analysts", "doubt", "U.S.", "שלום", "🙂", "a" * 30, "."]
@@ -319,7 +329,7 @@ def test_a_megabyte_of_text_is_answered() -> None:
             "/analyze",
             {"text": "a", "titel": "b"},
             "titel",
-            "unknown field; known are abstain_below, labels_90, title, text, sentences",
+            "unknown field; known are abstain_below, labels_90, truncate, title, text, sentences",
         ),
         ("/classify", {"sentences": []}, "sentences", "List should have at least 1 item"),
         ("/classify", {"sentences": ["a", "b", ""]}, "sentences[2]", "sentences[2]: String should have"),
@@ -564,9 +574,16 @@ def test_metrics_count_known_paths_only_and_tell_of_the_queue(client: TestClient
     client.post("/classify", json={"sentences": ["a"]})
     client.get("/surely-not-there")
     metrics = client.get("/metrics").text
-    for name in ("sayso_queue_requests", "sayso_queue_wait_seconds_count", "sayso_tokens_total"):
+    for name in (
+        "sayso_queue_requests",
+        "sayso_queue_wait_seconds_count",
+        "sayso_tokens_total",
+        "sayso_model{",
+    ):
         assert f"\n{name}" in metrics
-    assert 'endpoint="/classify"' in metrics
+    assert 'sayso_requests_total{code="200",route="/classify"}' in metrics
+    assert 'sayso_requests_total{code="404",route="(unknown)"}' in metrics
+    assert "sayso_labels_total{label=" in metrics
     assert "surely" not in metrics
 
 
